@@ -10,11 +10,15 @@
 /* The bytes ended early: call again with more. */
 #define CTS_NEED_MORE (-1)
 
+/* A whole head, whatever the other limits say, unless head_bytes_max says another figure. */
+#define CTS_HTTP_HEAD_BYTES_MAX 65536u
+
 struct cts_http_rules {
     uint32_t line_bytes_max;     /* limit_request_line, after gunicorn's clamping; 414 */
     uint32_t fields_count_max;   /* limit_request_fields; 431 */
     uint32_t field_bytes_max;    /* limit_request_field_size, incl. name and CRLF; 431 */
-    uint32_t head_bytes_max;     /* whole head, 431. 0 = derived from the three above */
+    uint32_t head_bytes_max;     /* whole head, 431. 0 = what the three above allow, but at most
+                                    CTS_HTTP_HEAD_BYTES_MAX */
     bool gunicorn_policy;        /* http_policy=gunicorn: admits a missing or malformed Host, a
                                     fragment in the target, CONNECT, gzip or identity before
                                     chunked, and nothing else */
@@ -67,13 +71,28 @@ struct cts_head_parser {
     const struct cts_http_rules *rules;
     struct cts_header *table;      /* grows up to fields_count_max; freed by _done */
     uint32_t table_capacity;
-    /* the rest belongs to head.c */
+    /* The rest belongs to head.c. Places are offsets from the first byte of the head. */
     struct cts_head_state {
-        uint32_t position;
         uint32_t state;
-        uint32_t mark[8];
-        uint32_t counts[4];
-        uint64_t bits;
+        uint32_t position;             /* everything before it was looked at */
+        uint32_t line_start;
+        uint32_t fields_count;
+        uint32_t method_start, method_end;
+        uint32_t target_start, target_end;
+        uint32_t authority_start, authority_end;
+        uint32_t path_start, path_end;
+        uint32_t query_start, query_end;
+        uint32_t fragment_start;
+        uint32_t name_end;
+        uint32_t value_start, value_end;
+        uint32_t seen;                 /* which fields that decide something have passed */
+        uint8_t form;                  /* enum cts_http_target_form */
+        uint8_t is_connect;
+        uint8_t version_minor;
+        uint8_t reserved;
+        int64_t content_length;
+        /* index + 1 into the table, 0: absent */
+        uint32_t host_at, traceparent_at, tracestate_at, user_agent_at, content_type_at;
     } inner;
     int status;                    /* of a refusal, else 0 */
     const char *code;              /* of a refusal: low-cardinality, e.g. "bad_method" for
@@ -86,8 +105,8 @@ void cts_head_parser_done(struct cts_head_parser *parser);
 
 /* `bytes` is everything received of this head so far, from its first byte (it may have moved
  * since the last call, it may not have shrunk). Returns 0 and fills *ret_request when the head
- * is whole, CTS_NEED_MORE, or the status to answer with (400, 405, 413, 414, 417, 431, 501, 503
- * for no memory, 505); parser->code then names the rule. */
+ * is whole, CTS_NEED_MORE, or the status to answer with (400, 413, 414, 417, 431, 501, 503 for
+ * no memory, 505); parser->code then names the rule. A verdict stays until _reset. */
 int cts_http_parse_head(struct cts_head_parser *parser, struct cts_bytes bytes,
                         struct cts_request *ret_request) CTS_MUST_USE;
 
@@ -103,6 +122,7 @@ struct cts_chunked {
     uint64_t wire_bytes;           /* framing and data so far: the overhead budget */
     uint32_t trailers_count;
     uint32_t trailer_bytes;
+    uint32_t forbidden;            /* forbidden trailer names that still match what was read */
     const struct cts_http_rules *rules;
     const char *code;
 };
@@ -131,8 +151,8 @@ bool cts_http_value_ok(struct cts_bytes value);
 /* "200 OK": three digits, then end or SP and a reason without control bytes. Returns the status
  * or -1. */
 int cts_http_status_line(struct cts_bytes status);
-/* Connection, Keep-Alive, Proxy-*, TE, Trailer(s), Transfer-Encoding, Upgrade: PEP 3333 forbids
- * them to an application. */
+/* Connection, Keep-Alive, Proxy-Authenticate, Proxy-Authorization, Proxy-Connection, TE,
+ * Trailer(s), Transfer-Encoding, Upgrade: PEP 3333 forbids them to an application. */
 bool cts_http_is_hop_by_hop(struct cts_bytes name);
 
 /* Put a whole refusal into `out`: status line, Connection: close, Content-Type, Content-Length,

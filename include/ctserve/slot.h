@@ -8,15 +8,16 @@
  *   next pages    ring bytes                                         (written by the worker)
  *   last page     struct cts_consumer      written by the agent; read-only in the worker
  *
- * Everything in it is hostile to the agent: it copies out, then checks.
+ * Everything in it is hostile to the agent and, what the worker can write, to the master: they
+ * copy out, then check. ctserve/slot_read.h does that for both.
  *
  * The identity, exact at every instruction of either side, for one slot:
  *
  *   started = open + in_ring + in_heap + acked + rejected + dropped{reason} + lost_uncommitted
  *
- * started and open come from the rows (and the sequence numbers of rowless spans), in_ring is
- * what was committed between tail and head and is not in the heap, the rest stands in the
- * consumer page. How each count is made atomic is told at its field. */
+ * started, open and dropped{ring_full} come from the rows and from `rowless`, in_ring is the
+ * number of records between tail and head, the rest stands in the consumer page, whose counts
+ * move together with the tail in one store. How each count is made atomic is told at its field. */
 #ifndef CTSERVE_SLOT_H
 #define CTSERVE_SLOT_H
 
@@ -39,54 +40,94 @@ enum cts_phase {
     CTS_PHASE_SENT,       /* reply fully written, span not committed yet */
 };
 
-#define CTS_ROW_METHOD_BYTES 24
-#define CTS_ROW_TARGET_BYTES 256
-#define CTS_ROW_PEER_BYTES 48
+enum cts_worker_state {
+    CTS_WORKER_BOOTING = 1,
+    CTS_WORKER_READY = 2,
+    CTS_WORKER_DRAINING = 3,
+};
 
-/* One running request. A kill between any two stores must be decidable by a reader after the
- * worker is gone: `sequence` is odd while open (each opening and closing adds 1, release);
- * started = sum((sequence + 1) / 2). Before its record becomes visible the writer stores
- * `commit_head` (the head value at which the record is committed) or `drop_target`; a dead
- * worker's open row was committed iff head >= commit_head != 0, dropped iff
- * dropped_count >= drop_target != 0; else it never ended and becomes an ERROR span. */
-struct cts_row {
+/* How one span at a time begins and ends, so that a kill between any two stores can be decided
+ * afterwards (the ADR on the row and commit protocol has the proof). Written by one thread.
+ *
+ *   begin    commit_head = 0, drop_target = 0, then sequence += 1 (odd: begun)
+ *   commit   record bytes, commit_head = the head to be, then the worker page's head = that
+ *   drop     drop_target = dropped_count + 1, then dropped_count = that
+ *   close    sequence += 1 (even)
+ *
+ * While the sequence is odd: committed iff commit_head != 0 and head >= commit_head; dropped iff
+ * drop_target != 0 and dropped_count >= drop_target; else it has not ended. Spans begun here ever:
+ * (sequence + 1) / 2. All four words only grow or go back to 0. */
+struct cts_commit {
     _Atomic uint64_t sequence;
     _Atomic uint64_t commit_head;
     _Atomic uint64_t drop_target;
-    _Atomic uint64_t dropped_count;      /* of this row, ring full */
+    _Atomic uint64_t dropped_count;
+};
+
+#define CTS_ROW_METHOD_BYTES 24
+#define CTS_ROW_TARGET_BYTES 2048
+#define CTS_ROW_QUERY_BYTES 2048
+#define CTS_ROW_SCHEME_BYTES 8
+#define CTS_ROW_HOST_BYTES 256
+#define CTS_ROW_AGENT_BYTES 512
+#define CTS_ROW_PEER_BYTES 48
+
+/* One running request. A request that is traced moves `sequence`, one that is not (tracing off,
+ * not sampled) moves `untraced_sequence`; the row is open while either is odd, and only the first
+ * counts in the identity. Everything below the flags is written while both are even, so a reader
+ * copies, looks at both again, and has a whole row if they did not move. The texts are kept here
+ * from begin to end (the connection may have lost its buffer by then), and a dead worker's span
+ * has them too. */
+struct cts_row {
+    union {
+        struct cts_commit commit;
+        struct {                         /* the same four words, for short */
+            _Atomic uint64_t sequence;
+            _Atomic uint64_t commit_head;
+            _Atomic uint64_t drop_target;
+            _Atomic uint64_t dropped_count;  /* of this row, ring full */
+        };
+    };
+    _Atomic uint64_t untraced_sequence;
+    _Atomic uint64_t progress_mono_ns;   /* last byte of a streamed reply that went out */
+    _Atomic uint64_t app_mono_ns;        /* application entered (0: not yet) */
     _Atomic uint32_t phase;              /* enum cts_phase */
     _Atomic uint32_t flags;              /* CTS_ROW_* */
-    _Atomic uint64_t progress_mono_ns;   /* last byte of a streamed reply that went out */
+
     uint64_t start_mono_ns;
-    uint64_t app_mono_ns;                /* application entered (0: not yet) */
     uint8_t trace_id[16];
     uint8_t span_id[8];
     uint8_t parent_span_id[8];
     uint8_t has_parent, sampled, version_minor, method_bytes;
-    uint16_t target_bytes, peer_bytes, peer_port, server_port;
     int32_t thread_id;                   /* kernel tid that runs it */
+    uint16_t target_bytes, query_bytes, scheme_bytes, host_bytes, agent_bytes, peer_bytes;
+    uint16_t peer_port, server_port;
     char method[CTS_ROW_METHOD_BYTES];
-    char target[CTS_ROW_TARGET_BYTES];   /* path, cut */
+    char scheme[CTS_ROW_SCHEME_BYTES];
     char peer[CTS_ROW_PEER_BYTES];
-};
+    char host[CTS_ROW_HOST_BYTES];
+    char agent[CTS_ROW_AGENT_BYTES];     /* User-Agent */
+    char target[CTS_ROW_TARGET_BYTES];   /* path, cut */
+    char query[CTS_ROW_QUERY_BYTES];
+} __attribute__((aligned(64)));
 #define CTS_ROW_STREAMING 1u             /* exempt from request_timeout while it makes progress */
 #define CTS_ROW_UNTRACED 2u              /* open for supervision only: not in the identity */
 
 /* What the worker tells about itself. */
 struct cts_worker_page {
     _Atomic uint64_t head;               /* bytes ever committed; release store = commit */
-    _Atomic uint64_t rowless_reserved;   /* spans without a row (master, worker life) begun */
-    _Atomic uint64_t rowless_committed_sequence;  /* see ring.c */
-    _Atomic uint64_t rowless_dropped;
+    struct cts_commit rowless;           /* spans without a row (master, worker's life): one at a
+                                            time, under the tracer's lock. One that was begun and
+                                            never ended is lost_uncommitted once we are dead */
     _Atomic uint64_t rows_full;          /* requests that found no free row (never started) */
-    _Atomic uint64_t attributes_dropped;
+    _Atomic uint64_t attributes_dropped; /* more than fit, and texts that were cut */
     _Atomic uint64_t beat_mono_ns;       /* last time the loop turned */
     _Atomic uint64_t beat_required_since_ns;  /* 0: silence is fine now (all threads in the app) */
-    _Atomic uint64_t requests_count;     /* worker.nr */
-    _Atomic uint64_t answered_count;     /* replies fully written */
+    _Atomic uint64_t requests_count;     /* worker.nr: requests begun */
+    _Atomic uint64_t answered_count;     /* requests that ended with a status */
     _Atomic int32_t connections_count;
     _Atomic int32_t pid;
-    _Atomic uint32_t state;              /* 1 booting, 2 ready, 3 draining */
+    _Atomic uint32_t state;              /* enum cts_worker_state */
 };
 
 struct cts_slot_header {
@@ -116,16 +157,18 @@ enum cts_drop_reason {
 };
 
 /* Two copies and a selector: the agent writes the spare copy, then flips `selector` with one
- * release store, so a killed agent never leaves half an update. */
+ * release store, so a killed agent never leaves half an update. A record is counted as acked,
+ * rejected, dropped or heap_taken in the same update in which the tail passes it. */
 struct cts_consumer_counts {
     uint64_t tail;                        /* bytes given back to the writer */
     uint64_t acked;                       /* acknowledged by the collector, or stored locally
                                              when no exporter is configured */
     uint64_t rejected;
     uint64_t dropped[CTS_DROP_REASONS_COUNT];
-    uint64_t lost_uncommitted;
-    uint64_t heap_taken;                  /* records taken into the agent's heap ahead of ack */
-    uint64_t open_closed;                 /* open rows of a dead worker that were turned into spans */
+    uint64_t lost_uncommitted;            /* rowless span of a dead worker: 0 or 1 */
+    uint64_t heap_taken;                  /* now in the agent's heap and no longer in the ring */
+    uint64_t open_closed;                 /* how many of a dead worker's open rows, in row order,
+                                             were turned into spans and stand in acked, ... now */
 };
 
 struct cts_consumer {
@@ -136,13 +179,16 @@ struct cts_consumer {
 };
 
 /* -- records in the ring ---------------------------------------------------------------------
- * 8-byte aligned, never wraps (a PAD record fills the end), little endian. `crc32c` covers the
- * record without its first 8 bytes. */
+ * 8-byte aligned, never wraps: a PAD record fills the end (an end shorter than struct cts_record
+ * is skipped without one), committed by the same store as the record behind it and not counted.
+ * Little endian. `crc32c` covers the record without its first 8 bytes; of a PAD only its head. */
 enum cts_record_kind {
     CTS_RECORD_PAD = 1,
     CTS_RECORD_SERVER_SPAN = 2,
     CTS_RECORD_SPAN = 3,
 };
+
+#define CTS_SPAN_ATTRIBUTES_MAX 16u
 
 struct cts_record {
     uint32_t magic;           /* CTS_RECORD_MAGIC */
@@ -150,7 +196,7 @@ struct cts_record {
     uint32_t bytes;           /* whole record, padding included */
     uint16_t kind;
     uint16_t flags;
-    uint64_t index;           /* counts records of this ring, first is 1 */
+    uint64_t index;           /* counts records of this ring, first is 1; 0 in a PAD */
     uint64_t row_sequence;    /* server spans: the row's odd sequence */
     uint32_t row_index;
     uint32_t payload_bytes;

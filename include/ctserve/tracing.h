@@ -1,13 +1,15 @@
 /* tracing.h - the tracing that runs inside the master and the workers. Room: tracing.
  *
  * Nothing here blocks, allocates or makes a system call once a slot is attached; what does not
- * fit is counted. Nothing here knows gRPC, Python or sockets. The layout of the shared memory is
+ * fit is counted. Nothing but cts_tracer_detach may be called from a signal handler: the handler
+ * may have interrupted the owner of the lock. Nothing here knows gRPC, Python or sockets. The layout of the shared memory is
  * in ctserve/slot.h, which the agent reads too. */
 #ifndef CTSERVE_TRACING_H
 #define CTSERVE_TRACING_H
 
 #include "ctserve/base.h"
 #include "ctserve/slot.h"
+#include "ctserve/slot_read.h"
 
 /* -- W3C trace context --------------------------------------------------------------------- */
 struct cts_trace_context {
@@ -32,8 +34,12 @@ void cts_traceparent_write(const uint8_t trace_id[16], const uint8_t span_id[8],
 struct cts_slot {
     int fd;                       /* read-write, master only; -1 in workers */
     int read_only_fd;             /* O_RDONLY reopen, for the worker's view of the consumer page */
-    struct cts_slot_header *map;  /* master: whole mapping, read-write */
+    struct cts_slot_header *map;  /* master: whole mapping, read-write. Not inherited by a fork
+                                     (MADV_DONTFORK): in a child NULL it or attach */
     size_t map_bytes;
+    struct cts_slot_view view;    /* master: for supervision, see slot_read.h. The layout in it was
+                                     noted before the worker could write; read through it, not
+                                     through `map` */
 };
 
 struct cts_slot_plan {
@@ -46,22 +52,28 @@ struct cts_slot_plan {
     uint8_t fork_trace_id[16], fork_span_id[8];   /* the master's span of this fork */
 };
 
-/* 0 or -errno; nothing is left open on failure. */
+/* 0 or -errno (-EINVAL: a number of the plan is out of bounds); nothing is left open on failure. */
 int cts_slot_create(const struct cts_slot_plan *plan, struct cts_slot *ret_slot) CTS_MUST_USE;
+/* Master: unmap and close. */
 void cts_slot_free(struct cts_slot *slot);
+/* In a forked child, for every slot that is not its own: close the descriptors and forget the
+ * mapping, which did not come along. */
+void cts_slot_disown(struct cts_slot *slot);
 
 /* -- the tracer of this process ------------------------------------------------------------ */
 /* There is one per process. Detached (the default) every call below is a cheap no-op. */
 
 /* In a worker, right after the fork: map the slot (own part read-write, consumer page read-only
- * from the reopened descriptor), close both descriptors, reseed ids, remember the pid.
+ * from the reopened descriptor), close both descriptors, reseed ids, write the pid. `slot` is
+ * zeroed but for its closed descriptors.
  * thread_safe: several threads of this process will end requests (gthread).
  * 0 or -errno (then the tracer stays detached and the master counts the failure). */
 int cts_tracer_attach(struct cts_slot *slot, bool thread_safe) CTS_MUST_USE;
 /* In the master, for its own slot. */
 int cts_tracer_attach_master(struct cts_slot *slot) CTS_MUST_USE;
 /* In a process that was forked by the application, or a worker's child before it knows its own
- * slot: forget everything without touching the shared memory. Async-signal-safe. */
+ * slot: forget everything without touching the shared memory. Async-signal-safe. Happens by
+ * itself in every child of fork(3) (pthread_atfork), and the mapping does not come along. */
 void cts_tracer_detach(void);
 bool cts_tracer_is_attached(void);
 
@@ -78,13 +90,16 @@ void cts_span_id_new(uint8_t span_id[8]);
 /* Lives in the connection; zero it before the first use. */
 struct cts_trace_request {
     struct cts_row *row;           /* NULL while none is open (or the table is full) */
-    uint8_t trace_id[16];
+    uint8_t trace_id[16];          /* zero when not recording: then a `traceparent` that the client
+                                      sent is handed on to the application as it came */
     uint8_t span_id[8];
     uint8_t parent_span_id[8];
     uint8_t flags;
     bool has_parent;
     bool is_recording;             /* tracing on and sampled */
-    uint64_t accept_ns, start_ns, head_ns, body_ns, app_ns, first_byte_ns;  /* CLOCK_MONOTONIC */
+    /* CLOCK_MONOTONIC, when each began: connection accepted, first byte of the request, head was
+     * whole (begin), body being read, application entered, reply. Set by begin and phase, once. */
+    uint64_t accept_ns, start_ns, head_ns, body_ns, app_ns, first_byte_ns;
 };
 
 struct cts_trace_start {
@@ -106,8 +121,11 @@ struct cts_trace_start {
 /* Open a row, choose ids. Never fails; without a free row the request is counted as
  * `rows_full` and runs untraced. With tracing off the row still opens (supervision). */
 void cts_trace_begin(struct cts_trace_request *request, const struct cts_trace_start *start);
-/* The request moved on; kept in the row so that a dead worker's span can say where it stood. */
+/* The request moved on; kept in the row so that a dead worker's span can say where it stood.
+ * BODY, APP and SEND read the clock the first time. */
 void cts_trace_phase(struct cts_trace_request *request, enum cts_phase phase);
+/* A streamed reply got bytes out: from now on request_timeout counts from the last of these. */
+void cts_trace_progress(struct cts_trace_request *request);
 
 struct cts_trace_end {
     int status;                        /* sent to the client; 0 when nothing was sent */
@@ -119,7 +137,8 @@ struct cts_trace_end {
     struct cts_bytes route;            /* "" when not known */
 };
 
-/* Commit the span and close the row. The identity of slot.h holds at every instruction. */
+/* Commit the span and close the row. The identity of slot.h holds at every instruction. Does
+ * nothing when no row is open, so it may be called twice. Texts that are too long are cut. */
 void cts_trace_end(struct cts_trace_request *request, const struct cts_trace_end *end);
 
 /* -- spans of the master and of a worker's own life ----------------------------------------- */
@@ -150,5 +169,7 @@ void cts_span_put(struct cts_span *span);
 void cts_beat(void);                          /* the loop turned: now */
 void cts_beat_required(bool yes);             /* is silence a fault right now? see slot.h */
 void cts_worker_connections(int32_t count);   /* open connections, for the accept rule */
+void cts_worker_state(enum cts_worker_state state);   /* attach has set CTS_WORKER_BOOTING */
+uint64_t cts_worker_requests(void);           /* requests begun here: worker.nr */
 
 #endif
