@@ -86,7 +86,9 @@ int cts_agent_send(int socket_fd, enum cts_agent_message kind, const void *head,
 
 /* One packet in. Sets *ret_kind and *ret_body (a view into `space`, which has
  * CTS_AGENT_PACKET_BYTES_MAX bytes) and *ret_attached_fd (-1, or owned by the caller).
- * 0, -EAGAIN, -EPIPE at end of stream, -EBADMSG for a packet to ignore. */
+ * 0, -EAGAIN, -EPIPE at end of stream, -EBADMSG for a packet to ignore. A descriptor that comes
+ * with anything but RING is closed and its packet ignored. `space` is read with memcpy: the body
+ * has no alignment to rely on. */
 int cts_agent_receive(int socket_fd, void *space, enum cts_agent_message *ret_kind,
                       struct cts_bytes *ret_body, int *ret_attached_fd) CTS_MUST_USE;
 

@@ -31,7 +31,8 @@ static inline struct cts_bytes cts_bytes_of(const char *text)
 
 static inline bool cts_bytes_equal(struct cts_bytes left, struct cts_bytes right)
 {
-    return left.count == right.count && memcmp(left.at, right.at, left.count) == 0;
+    return left.count == right.count &&
+           (left.count == 0 || memcmp(left.at, right.at, left.count) == 0);
 }
 
 /* ASCII case does not matter. */

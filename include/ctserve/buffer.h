@@ -34,7 +34,9 @@ static inline size_t cts_buffer_count(const struct cts_buffer *buffer)
 
 static inline struct cts_bytes cts_buffer_view(const struct cts_buffer *buffer)
 {
-    return (struct cts_bytes){buffer->at + buffer->start, buffer->end - buffer->start};
+    /* Nothing may be added to NULL, not even 0. */
+    return (struct cts_bytes){buffer->at != NULL ? buffer->at + buffer->start : NULL,
+                              buffer->end - buffer->start};
 }
 
 static inline void cts_buffer_drop(struct cts_buffer *buffer, size_t count)

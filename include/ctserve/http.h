@@ -71,6 +71,10 @@ struct cts_head_parser {
     const struct cts_http_rules *rules;
     struct cts_header *table;      /* grows up to fields_count_max; freed by _done */
     uint32_t table_capacity;
+    uint32_t line_bytes_max;       /* the rules' limits, zeros replaced; set by _init */
+    uint32_t fields_count_max;
+    uint32_t field_bytes_max;
+    uint32_t head_bytes_max;
     /* The rest belongs to head.c. Places are offsets from the first byte of the head. */
     struct cts_head_state {
         uint32_t state;

@@ -8,6 +8,7 @@
 #define CTSERVE_SETTINGS_H
 
 #include "ctserve/base.h"
+#include "ctserve/buffer.h"
 #include "ctserve/error.h"
 
 enum cts_setting_id {
@@ -96,8 +97,18 @@ int cts_settings_init(struct cts_settings *settings, struct cts_error *error) CT
 void cts_settings_done(struct cts_settings *settings);
 int cts_settings_copy(const struct cts_settings *from, struct cts_settings *ret_copy) CTS_MUST_USE;
 
+/* Take over a copy of the positional MODULE:APP. 0 or -ENOMEM. */
+int cts_settings_set_app(struct cts_settings *settings, const char *app_uri) CTS_MUST_USE;
+
 /* The row called `name` (case-sensitive), or -1. */
 int cts_settings_find(const char *name);
+
+/* The setting that somebody who wrote `name` probably meant ("wrokers" -> "workers", "preload" ->
+ * "preload_app"), or NULL when none is near. */
+const char *cts_settings_nearest(const char *name);
+
+/* Smallest and largest number an INT setting takes. */
+void cts_settings_range(enum cts_setting_id id, int64_t *ret_min, int64_t *ret_max);
 
 /* Validate and take over a copy of `raw` for one setting (a higher source wins over a lower one
  * whatever the order of calls; an equal one replaces). Text is converted by the row's kind.
@@ -112,7 +123,16 @@ bool cts_settings_bool(const struct cts_settings *settings, enum cts_setting_id 
 const char *cts_settings_text(const struct cts_settings *settings, enum cts_setting_id id);
 size_t cts_settings_list(const struct cts_settings *settings, enum cts_setting_id id,
                          char *const **ret_list);
+/* Did nobody set it? True also when only the environment moved the default (PORT, ...). */
 bool cts_settings_is_default(const struct cts_settings *settings, enum cts_setting_id id);
+
+/* gthread by worker_class, or sync (whatever its spelling) with more than one thread. */
+bool cts_settings_is_gthread(const struct cts_settings *settings);
+
+/* Append the value as gunicorn's --print-config writes it (objects as <object>: the python room
+ * knows better, see value_text in ctserve/gateway.h). 0 or -ENOMEM. */
+int cts_settings_put_value(const struct cts_settings *settings, enum cts_setting_id id,
+                           struct cts_buffer *out) CTS_MUST_USE;
 
 /* After everything was read: cross-checks, refused settings (exit 1), one warning line that
  * names every pending setting that was set. 0, or -1 with `error`. */

@@ -160,7 +160,8 @@ enum cts_record_look cts_record_next(const struct cts_slot_view *view,
 /* -- the identity --------------------------------------------------------------------------- */
 struct cts_slot_counts {
     uint64_t started;            /* traced requests and rowless spans ever begun */
-    uint64_t open;               /* requests begun, neither committed nor dropped */
+    uint64_t open;               /* requests begun, neither committed nor dropped. Of a dead worker
+                                    counts.open_closed of them have been told by now: subtract */
     uint64_t rowless_open;       /* 0 or 1; of a dead worker this is lost_uncommitted */
     uint64_t dropped_ring_full;
     uint64_t committed;          /* started - open - rowless_open - dropped_ring_full: records that

@@ -77,8 +77,9 @@ int cts_tracer_attach_master(struct cts_slot *slot) CTS_MUST_USE;
 void cts_tracer_detach(void);
 bool cts_tracer_is_attached(void);
 
-/* Spans off or on for requests (setting `tracing`, OTEL_SDK_DISABLED). The request table, the
- * heartbeat and the counters work in both cases: supervision needs them. */
+/* Spans off (the default) or on (setting `tracing`, OTEL_SDK_DISABLED); remembered over forks, so
+ * the master says it once. The request table, the heartbeat and the counters work in both cases:
+ * supervision needs them. */
 void cts_tracer_enable(bool on);
 bool cts_tracer_is_enabled(void);
 
@@ -161,7 +162,8 @@ struct cts_span {
     const struct cts_attribute *attributes;
     size_t attributes_count;           /* at most 16, more are dropped and counted */
 };
-/* Commit one finished span into this process's ring. Ids that are all zero are chosen. */
+/* Commit one finished span into this process's ring. Trace and span id are chosen if all zero, so
+ * that children can refer to it, attached or not. Not recorded, nor counted, with tracing off. */
 void cts_span_put(struct cts_span *span);
 
 /* -- supervision ----------------------------------------------------------------------------- */

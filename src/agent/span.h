@@ -41,7 +41,7 @@ struct span {
     uint32_t references;
     enum span_state state;
     enum cts_drop_reason drop_reason;
-    uint64_t ring_bytes;           /* what the ring gets back when this one is done */
+    uint64_t end_position;         /* the ring's tail once this one is done with */
     bool is_row;                   /* made from an open row of a dead worker */
     bool in_heap;                  /* the ring has its bytes back already */
     bool is_error;

@@ -19,22 +19,36 @@ static int give_text(struct cts_value *ret_value, const char *text, struct cts_e
     return 0;
 }
 
-/* $PWD where it names the directory we are in (it keeps symlinks as the user typed them), else
- * what the kernel says. */
-static int default_chdir(struct cts_value *ret_value, struct cts_error *error)
+/* Where this process stood when it first read settings: $PWD where it names that directory (it
+ * keeps symlinks as the user typed them), else what the kernel says. Remembered, because a reload
+ * reads settings again after `chdir` moved us, and a relative path must mean the same then. */
+static const char *start_directory(void)
 {
+    static char directory[PATH_MAX];
     const char *pwd = getenv("PWD");
     struct stat told, here;
-    char path[PATH_MAX];
 
-    if (pwd != NULL && pwd[0] == '/' && stat(pwd, &told) == 0 && stat(".", &here) == 0 &&
-        told.st_dev == here.st_dev && told.st_ino == here.st_ino)
-        return give_text(ret_value, pwd, error);
-    if (getcwd(path, sizeof(path)) == NULL)
+    if (directory[0] != '\0')
+        return directory;
+    if (pwd != NULL && pwd[0] == '/' && strlen(pwd) < sizeof(directory) && stat(pwd, &told) == 0 &&
+        stat(".", &here) == 0 && told.st_dev == here.st_dev && told.st_ino == here.st_ino) {
+        memcpy(directory, pwd, strlen(pwd) + 1);
+    } else if (getcwd(directory, sizeof(directory)) == NULL) {
+        directory[0] = '\0';
+        return NULL;
+    }
+    return directory;
+}
+
+static int default_chdir(struct cts_value *ret_value, struct cts_error *error)
+{
+    const char *directory = start_directory();
+
+    if (directory == NULL)
         return cts_error_set(error, CTS_EXIT_FAILURE,
                              "the working directory cannot be read (%s): is it still there?",
                              strerror(errno));
-    return give_text(ret_value, path, error);
+    return give_text(ret_value, directory, error);
 }
 
 static int default_control_socket(struct cts_value *ret_value, struct cts_error *error)

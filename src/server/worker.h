@@ -36,4 +36,10 @@ struct worker_plan {
  * worker_exit. Lock held. Returns the exit code of the process. */
 int worker_run(const struct worker_plan *plan);
 
+/* What struct cts_server_ops offers of the worker that this process is: worker.nr, worker.alive,
+ * and worker.alive = False (finish what runs, then leave). In the master: 0, true, nothing. */
+uint64_t worker_requests_count(void);
+bool worker_is_alive(void);
+void worker_set_alive(bool alive);
+
 #endif

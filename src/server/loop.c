@@ -1,0 +1,386 @@
+/* loop.c - see loop.h. */
+#include "loop.h"
+
+#include "ctserve/log.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#define SECOND_NS 1000000000ull
+#define LOOP_CLOCK_TICK_S 0.25
+#define LOOP_ACCEPT_PAUSE_S 0.1
+#define LOOP_DRAIN_GRACE_S 0.25
+#define LOOP_DRAIN_ACTIVE_NS SECOND_NS     /* heard from within this time: may be about to speak */
+#define LOOP_BACKLOG_TAKEN_MAX 512
+
+static void put_in_batch(struct loop *loop, struct connection *connection)
+{
+    connection->is_busy = true;
+    cts_list_put_last(&loop->batch, &connection->turn_link);
+    loop->batch_count++;
+}
+
+static void count_connections(struct loop *loop, int change)
+{
+    loop->connections_count += change;
+    atomic_store_explicit(&loop->service->connections_count, loop->connections_count,
+                          memory_order_relaxed);
+    cts_worker_connections(loop->connections_count);
+}
+
+/* -- callbacks of libev --------------------------------------------------------------------- */
+static void on_connection(struct ev_loop *ev, ev_io *watcher, int events)
+{
+    struct connection *connection = CTS_CONTAINER(watcher, struct connection, watcher);
+    struct loop *loop = ev_userdata(ev);
+
+    if (connection->is_busy && loop->on_busy_event != NULL)
+        loop->on_busy_event(loop, connection);
+    if (!connection->is_busy)
+        put_in_batch(loop, connection);
+}
+
+static void watch_listeners(struct loop *loop, bool on);
+
+static void on_listener(struct ev_loop *ev, ev_io *watcher, int events)
+{
+    struct loop_listener *ready = CTS_CONTAINER(watcher, struct loop_listener, watcher);
+    struct loop *loop = ready->loop;
+    if (loop->connections_count >= loop->service->connections_max) {
+        /* Watching on without accepting would spin; the next client that leaves lets us look. */
+        loop->is_full = true;
+        watch_listeners(loop, false);
+        return;
+    }
+    ready->is_ready = true;
+    if (ready->loop->accept_wanted_since_ns == 0)
+        ready->loop->accept_wanted_since_ns = cts_clock_mono_ns();
+}
+
+static void on_wake(struct ev_loop *ev, ev_async *watcher, int events)
+{
+    struct loop *loop = ev_userdata(ev);
+    if (loop->on_wake != NULL)
+        loop->on_wake(loop);
+}
+
+static void on_beat(struct ev_loop *ev, ev_timer *watcher, int events)
+{
+    struct loop *loop = ev_userdata(ev);
+    if (loop->on_beat != NULL)
+        loop->on_beat(loop);
+}
+
+/* Take what has expired from the front of one list; true when somebody is left in it. */
+static bool tick_clock(struct loop *loop, struct cts_list *clock, uint64_t now_ns)
+{
+    CTS_LIST_EACH(clock, link) {
+        struct connection *connection = CTS_CONTAINER(link, struct connection, clock_link);
+        if (connection->deadline_ns > now_ns)
+            break;
+        if (connection->is_busy)
+            continue;
+        connection->has_expired = true;
+        put_in_batch(loop, connection);
+    }
+    return !cts_list_is_empty(clock);
+}
+
+static void on_clock(struct ev_loop *ev, ev_timer *watcher, int events)
+{
+    struct loop *loop = ev_userdata(ev);
+    uint64_t now_ns = cts_clock_mono_ns();
+    bool runs = false;
+    for (int i = 0; i < CLOCKS_COUNT; i++)
+        runs = tick_clock(loop, &loop->clocks[i], now_ns) || runs;
+    if (!runs)
+        ev_timer_stop(ev, watcher);
+}
+
+/* -- listeners ------------------------------------------------------------------------------ */
+static void watch_listeners(struct loop *loop, bool on)
+{
+    for (size_t i = 0; i < loop->listeners_count; i++) {
+        loop->listeners[i].is_ready = false;
+        if (on)
+            ev_io_start(loop->ev, &loop->listeners[i].watcher);
+        else
+            ev_io_stop(loop->ev, &loop->listeners[i].watcher);
+    }
+    loop->accept_wanted_since_ns = 0;
+}
+
+static void on_accept_pause(struct ev_loop *ev, ev_timer *watcher, int events)
+{
+    struct loop *loop = ev_userdata(ev);
+    ev_timer_stop(ev, watcher);
+    loop->is_paused = false;
+    if (loop->accepts)
+        watch_listeners(loop, true);
+}
+
+static void pause_accepting(struct loop *loop)
+{
+    if (loop->is_paused || !loop->accepts)
+        return;
+    loop->is_paused = true;
+    watch_listeners(loop, false);
+    ev_timer_set(&loop->accept_pause, LOOP_ACCEPT_PAUSE_S, 0.);
+    ev_timer_start(loop->ev, &loop->accept_pause);
+}
+
+static void init_listener(struct loop *loop, const struct listener *listener)
+{
+    struct loop_listener *member = &loop->listeners[loop->listeners_count++];
+    int one = 1;
+
+    member->loop = loop;
+    member->listener = listener;
+    /* Accepted sockets inherit it, so no connection pays a system call for it. */
+    if (!listener->is_unix)
+        (void)setsockopt(listener->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    (void)!cts_fd_set_nonblocking(listener->fd);
+    ev_io_init(&member->watcher, on_listener, listener->fd, EV_READ);
+    ev_set_priority(&member->watcher, EV_MINPRI);
+}
+
+/* -- the loop ------------------------------------------------------------------------------- */
+static void on_drain_grace(struct ev_loop *ev, ev_timer *watcher, int events);
+
+static void set_clock_lengths(struct loop *loop)
+{
+    loop->clock_lengths_ns[CLOCK_FRESH] = 10 * SECOND_NS;
+    loop->clock_lengths_ns[CLOCK_KEPT] = (uint64_t)loop->service->keepalive_s * SECOND_NS;
+    loop->clock_lengths_ns[CLOCK_HEAD] = 10 * SECOND_NS;
+    loop->clock_lengths_ns[CLOCK_BODY] = 30 * SECOND_NS;
+    loop->clock_lengths_ns[CLOCK_WRITE] = 30 * SECOND_NS;
+    loop->clock_lengths_ns[CLOCK_LINGER] = 2 * SECOND_NS;
+}
+
+int loop_init(struct loop *loop, struct service *service)
+{
+    memset(loop, 0, sizeof(*loop));
+    loop->service = service;
+    loop->ev = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
+    if (loop->ev == NULL)
+        return -ENOMEM;
+    ev_set_userdata(loop->ev, loop);
+    cts_list_init(&loop->batch);
+    for (int i = 0; i < CLOCKS_COUNT; i++)
+        cts_list_init(&loop->clocks[i]);
+    set_clock_lengths(loop);
+    for (size_t i = 0; i < service->plan->listeners_count && i < LOOP_LISTENERS_MAX; i++)
+        init_listener(loop, &service->plan->listeners[i]);
+    ev_timer_init(&loop->clock_timer, on_clock, LOOP_CLOCK_TICK_S, LOOP_CLOCK_TICK_S);
+    ev_timer_init(&loop->beat_timer, on_beat, 1., 1.);
+    ev_timer_start(loop->ev, &loop->beat_timer);
+    ev_init(&loop->accept_pause, on_accept_pause);
+    ev_timer_init(&loop->drain_timer, on_drain_grace, LOOP_DRAIN_GRACE_S, 0.);
+    ev_async_init(&loop->wake, on_wake);
+    ev_async_start(loop->ev, &loop->wake);
+    loop->accepts = true;
+    watch_listeners(loop, true);
+    return 0;
+}
+
+static void free_connection(struct loop *loop, struct connection *connection)
+{
+    if (connection->is_watched)
+        ev_io_stop(loop->ev, &connection->watcher);
+    cts_list_take(&connection->clock_link);
+    connection_free(connection);
+    count_connections(loop, -1);
+    if (loop->is_full && loop->accepts && !loop->is_paused) {
+        loop->is_full = false;
+        watch_listeners(loop, true);
+    }
+}
+
+void loop_done(struct loop *loop)
+{
+    if (loop->ev == NULL)
+        return;
+    struct connection *connection;
+    while ((connection = loop_take(loop)) != NULL)
+        free_connection(loop, connection);
+    for (int i = 0; i < CLOCKS_COUNT; i++)
+        CTS_LIST_EACH(&loop->clocks[i], link)
+            free_connection(loop, CTS_CONTAINER(link, struct connection, clock_link));
+    ev_loop_destroy(loop->ev);
+    loop->ev = NULL;
+}
+
+void loop_turn(struct loop *loop, bool may_sleep)
+{
+    ev_run(loop->ev, may_sleep && cts_list_is_empty(&loop->batch) ? EVRUN_ONCE : EVRUN_NOWAIT);
+}
+
+struct connection *loop_take(struct loop *loop)
+{
+    if (cts_list_is_empty(&loop->batch))
+        return NULL;
+    struct cts_list *link = loop->batch.next;
+    cts_list_take(link);
+    loop->batch_count--;
+    return CTS_CONTAINER(link, struct connection, turn_link);
+}
+
+static void start_drain_timer(struct loop *loop)
+{
+    if (ev_is_active(&loop->drain_timer))
+        return;
+    ev_timer_set(&loop->drain_timer, LOOP_DRAIN_GRACE_S, 0.);
+    ev_timer_start(loop->ev, &loop->drain_timer);
+}
+
+static void arm_clock(struct loop *loop, struct connection *connection)
+{
+    if (connection->clock == connection->clock_armed && !connection->clock_restarts)
+        return;
+    connection->clock_restarts = false;
+    connection->clock_armed = connection->clock;
+    connection->deadline_ns =
+        cts_clock_mono_ns() + loop->clock_lengths_ns[connection->clock];
+    cts_list_take(&connection->clock_link);
+    cts_list_put_last(&loop->clocks[connection->clock], &connection->clock_link);
+    if (!ev_is_active(&loop->clock_timer)) {
+        ev_timer_set(&loop->clock_timer, LOOP_CLOCK_TICK_S, LOOP_CLOCK_TICK_S);
+        ev_timer_start(loop->ev, &loop->clock_timer);
+    }
+}
+
+void loop_settle(struct loop *loop, struct connection *connection)
+{
+    int events = connection_events(connection);
+
+    connection->is_busy = connection->is_done = false;
+    if (connection->state == CONNECTION_CLOSED) {
+        free_connection(loop, connection);
+        return;
+    }
+    if (loop->is_draining && connection->state == CONNECTION_IDLE)
+        start_drain_timer(loop);
+    arm_clock(loop, connection);
+    if (connection->wants_turn) {
+        put_in_batch(loop, connection);
+        return;
+    }
+    if (connection->is_watched &&
+        (connection->watcher.events & (EV_READ | EV_WRITE)) != events) {
+        ev_io_stop(loop->ev, &connection->watcher);
+        connection->is_watched = false;
+    }
+    if (!connection->is_watched) {
+        ev_io_init(&connection->watcher, on_connection, connection->fd, events);
+        ev_io_start(loop->ev, &connection->watcher);
+        connection->is_watched = true;
+    }
+}
+
+/* -- accepting ------------------------------------------------------------------------------ */
+bool loop_may_accept(const struct loop *loop)
+{
+    return loop->accept_wanted_since_ns != 0 && loop->accepts && !loop->is_paused &&
+           loop->connections_count < loop->service->connections_max;
+}
+
+static struct connection *accept_from(struct loop *loop, const struct listener *listener)
+{
+    struct sockaddr_storage address = {0};
+    socklen_t address_bytes = sizeof(address);
+    int fd = accept4(listener->fd, (struct sockaddr *)(void *)&address, &address_bytes,
+                     SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+            pause_accepting(loop);
+        return NULL;
+    }
+    struct connection *connection =
+        connection_new(loop->service, listener, fd, &address, address_bytes);
+    if (connection == NULL)
+        return NULL;
+    connection->is_busy = true;
+    count_connections(loop, 1);
+    return connection;
+}
+
+struct connection *loop_accept(struct loop *loop)
+{
+    struct connection *connection = NULL;
+
+    loop->accept_wanted_since_ns = 0;
+    for (size_t i = 0; i < loop->listeners_count && connection == NULL && !loop->is_paused; i++) {
+        struct loop_listener *member = &loop->listeners[loop->next_listener];
+        loop->next_listener = (loop->next_listener + 1) % loop->listeners_count;
+        if (!member->is_ready)
+            continue;
+        member->is_ready = false;
+        connection = accept_from(loop, member->listener);
+    }
+    for (size_t i = 0; i < loop->listeners_count; i++)
+        if (loop->listeners[i].is_ready)
+            loop->accept_wanted_since_ns = cts_clock_mono_ns();
+    return connection;
+}
+
+/* -- leaving -------------------------------------------------------------------------------- */
+/* Everybody who waits idle is looked at once more: a request that is already here is served, the
+ * others are closed. With `active_too` also those who spoke a moment ago. */
+static bool close_idle(struct loop *loop, enum connection_clock clock, bool active_too)
+{
+    uint64_t now_ns = cts_clock_mono_ns();
+    bool some_left = false;
+    CTS_LIST_EACH(&loop->clocks[clock], link) {
+        struct connection *connection = CTS_CONTAINER(link, struct connection, clock_link);
+        uint64_t since_ns = connection->deadline_ns - loop->clock_lengths_ns[clock];
+        if (!active_too && now_ns - since_ns < LOOP_DRAIN_ACTIVE_NS) {
+            some_left = true;
+            continue;
+        }
+        connection->closes_when_idle = true;
+        if (!connection->is_busy)
+            put_in_batch(loop, connection);
+    }
+    return some_left;
+}
+
+static void on_drain_grace(struct ev_loop *ev, ev_timer *watcher, int events)
+{
+    struct loop *loop = ev_userdata(ev);
+    close_idle(loop, CLOCK_KEPT, true);
+    close_idle(loop, CLOCK_FRESH, true);
+}
+
+static void take_backlog(struct loop *loop)
+{
+    for (size_t i = 0; i < loop->listeners_count; i++) {
+        for (int taken = 0; taken < LOOP_BACKLOG_TAKEN_MAX; taken++) {
+            struct connection *connection = accept_from(loop, loop->listeners[i].listener);
+            if (connection == NULL)
+                break;
+            put_in_batch(loop, connection);
+        }
+    }
+}
+
+void loop_drain(struct loop *loop, bool takes_backlog)
+{
+    if (loop->is_draining)
+        return;
+    if (takes_backlog && !loop->is_paused)
+        take_backlog(loop);
+    loop->is_draining = true;
+    loop->accepts = false;
+    watch_listeners(loop, false);
+    close_idle(loop, CLOCK_KEPT, false);
+    close_idle(loop, CLOCK_FRESH, false);
+    start_drain_timer(loop);
+}
+
+bool loop_is_empty(const struct loop *loop)
+{
+    return loop->connections_count == 0;
+}

@@ -1,0 +1,75 @@
+/* loop.h - who polls: one libev loop with the listeners, every connection that waits, and the
+ * clocks. Only one thread at a time touches it (sync: the main thread; gthread: the leader).
+ *
+ * A turn of the loop serves nobody: it collects connections for which something can be done into
+ * `batch`. Whoever serves them calls connection_turn() and gives them back with loop_settle().
+ *
+ * Clocks are lists, one per length of time, so a request costs no timer: a connection is moved to
+ * the end of a list, and a tick looks at the front. The loop is never the default one, because
+ * that would reap the application's own children. */
+#ifndef SERVER_LOOP_H
+#define SERVER_LOOP_H
+
+#include "connection.h"
+
+#include <ev.h>
+
+#define LOOP_LISTENERS_MAX 64
+
+struct loop_listener {
+    ev_io watcher;
+    struct loop *loop;
+    const struct listener *listener;
+    bool is_ready;             /* a client waits, as of the last poll */
+};
+
+struct loop {
+    struct ev_loop *ev;
+    struct service *service;
+    struct loop_listener listeners[LOOP_LISTENERS_MAX];
+    size_t listeners_count;
+    size_t next_listener;      /* which one may accept first */
+    struct cts_list clocks[CLOCKS_COUNT];
+    uint64_t clock_lengths_ns[CLOCKS_COUNT];
+    struct cts_list batch;     /* connections to serve */
+    size_t batch_count;
+    int connections_count;
+    ev_timer clock_timer;      /* ticks while a clock runs */
+    ev_timer beat_timer;       /* 1 s: the loop turns even when nothing happens */
+    ev_timer accept_pause;     /* no descriptors left: a moment without accepting */
+    ev_timer drain_timer;      /* the last wait for clients that were active a moment ago */
+    ev_async wake;
+    bool accepts;
+    bool is_paused;
+    bool is_full;              /* at the limit of connections: not listening */
+    bool is_draining;
+    uint64_t accept_wanted_since_ns;
+    void *owner;               /* for the callbacks below */
+    void (*on_busy_event)(struct loop *loop, struct connection *connection);  /* gthread */
+    void (*on_wake)(struct loop *loop);
+    void (*on_beat)(struct loop *loop);
+};
+
+/* 0 or -errno. */
+int loop_init(struct loop *loop, struct service *service) CTS_MUST_USE;
+void loop_done(struct loop *loop);
+
+/* Poll once; sleeps when `may_sleep` and nothing waits in the batch. */
+void loop_turn(struct loop *loop, bool may_sleep);
+
+/* The next connection to serve, or NULL. */
+struct connection *loop_take(struct loop *loop);
+/* Its turn is over: arm what it waits for, or free it. */
+void loop_settle(struct loop *loop, struct connection *connection);
+
+/* Is a client waiting at a listener, and may it come in? */
+bool loop_may_accept(const struct loop *loop);
+/* Accept one; NULL when nobody was there after all. Not settled yet: give it a turn first. */
+struct connection *loop_accept(struct loop *loop);
+
+/* Stop listening, let what runs finish. Clients that already wait in the backlog are still taken
+ * in with `takes_backlog`. Idle connections are closed, recently active ones after a moment. */
+void loop_drain(struct loop *loop, bool takes_backlog);
+bool loop_is_empty(const struct loop *loop);
+
+#endif

@@ -1,0 +1,87 @@
+/* service.c - see service.h. */
+#include "service.h"
+
+#include "ctserve/log.h"
+
+#include <stdlib.h>
+
+/* gunicorn's clamping: 0 means 'no limit of yours', which still has one. */
+static uint32_t clamped(int64_t asked, uint32_t zero_means, uint32_t most)
+{
+    if (asked <= 0)
+        return zero_means;
+    return asked > most ? most : (uint32_t)asked;
+}
+
+static void read_rules(struct service *service, const struct cts_settings *settings)
+{
+    const char *policy = cts_settings_text(settings, CTS_SETTING_http_policy);
+    service->rules = (struct cts_http_rules){
+        .line_bytes_max =
+            clamped(cts_settings_int(settings, CTS_SETTING_limit_request_line), 8190, 8190),
+        .fields_count_max =
+            clamped(cts_settings_int(settings, CTS_SETTING_limit_request_fields), 32768, 32768),
+        .field_bytes_max = clamped(
+            cts_settings_int(settings, CTS_SETTING_limit_request_field_size), 8190, 1u << 20),
+        .gunicorn_policy = policy != NULL && strcmp(policy, "gunicorn") == 0,
+    };
+}
+
+static void read_kind(struct service *service, const struct cts_settings *settings)
+{
+    int64_t threads = cts_settings_int(settings, CTS_SETTING_threads);
+    int64_t connections = cts_settings_int(settings, CTS_SETTING_worker_connections);
+
+    service->is_gthread = cts_settings_is_gthread(settings);
+    service->keepalive_s = cts_settings_int(settings, CTS_SETTING_keepalive);
+    if (service->is_gthread) {
+        service->threads_count = threads < 1 ? 1 : (int)threads;
+        if (threads > SERVICE_THREADS_MAX) {
+            cts_warning("threads: %lld is more than %d, which is what a worker starts",
+                        (long long)threads, SERVICE_THREADS_MAX);
+            service->threads_count = SERVICE_THREADS_MAX;
+        }
+        service->connections_max = connections < 1 ? 1 : (int)(connections < 1000000 ? connections
+                                                                                     : 1000000);
+        service->keeps_connections = service->keepalive_s > 0;
+    } else {
+        /* A kept connection can wait behind a slow request while a sibling is free, so sync keeps
+         * none unless somebody asked for it by name. */
+        service->connections_max = SERVICE_SYNC_CONNECTIONS_MAX;
+        service->keeps_connections =
+            service->keepalive_s > 0 && !cts_settings_is_default(settings, CTS_SETTING_keepalive);
+    }
+}
+
+void service_init(struct service *service, const struct worker_plan *plan)
+{
+    memset(service, 0, sizeof(*service));
+    service->plan = plan;
+    service->gateway = plan->gateway;
+    read_rules(service, plan->settings);
+    read_kind(service, plan->settings);
+    service->is_multiprocess = cts_settings_int(plan->settings, CTS_SETTING_workers) > 1;
+    service->requests_max = plan->facts.max_requests > 0 ? (uint64_t)plan->facts.max_requests : 0;
+    atomic_store(&service->is_alive, true);
+}
+
+void service_leave(struct service *service, enum cts_gone_reason reason)
+{
+    bool was_alive = true;
+    if (!atomic_compare_exchange_strong(&service->is_alive, &was_alive, false))
+        return;
+    atomic_store(&service->leave_reason, (int)reason);
+    if (service->wake != NULL)
+        service->wake(service);
+}
+
+void service_exit(struct service *service, int exit_code)
+{
+    bool was_wanted = false;
+    if (!atomic_compare_exchange_strong(&service->exit_wanted, &was_wanted, true))
+        return;
+    atomic_store(&service->exit_code, exit_code);
+    service_leave(service, CTS_GONE_STOPPED);
+    if (service->wake != NULL)
+        service->wake(service);
+}

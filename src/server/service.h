@@ -1,0 +1,49 @@
+/* service.h - what every connection of one worker shares: the plan it was forked with, the rules
+ * taken from the settings, and the wish to leave.
+ *
+ * One per process. Written before the first connection is accepted; afterwards only the fields
+ * marked atomic change, from any thread. */
+#ifndef SERVER_SERVICE_H
+#define SERVER_SERVICE_H
+
+#include "worker.h"
+
+#include "ctserve/agent_wire.h"
+
+#include <stdatomic.h>
+
+#define SERVICE_THREADS_MAX 240
+#define SERVICE_BODY_BUFFERED_MAX (1u << 20)       /* of one request, before the application runs */
+#define SERVICE_BODIES_BUFFERED_MAX (256ull << 20) /* of all requests that wait, per worker */
+#define SERVICE_DISCARD_BYTES_MAX 65536            /* of an unread body, or behind a refusal */
+#define SERVICE_SYNC_CONNECTIONS_MAX 4096
+
+struct service {
+    const struct worker_plan *plan;
+    const struct cts_gateway *gateway;
+    struct cts_http_rules rules;
+    bool is_gthread;
+    bool is_multiprocess;
+    bool keeps_connections;
+    int threads_count;                 /* 0 for sync: the main thread serves */
+    int connections_max;
+    int64_t keepalive_s;
+    uint64_t requests_max;             /* 0: never */
+    _Atomic uint64_t requests_count;   /* given to the application: worker.nr */
+    _Atomic int connections_count;     /* open now */
+    _Atomic bool is_alive;             /* false: announce Connection: close, drain, leave */
+    _Atomic bool exit_wanted;          /* the application raised SystemExit, or a quick stop */
+    _Atomic int exit_code;
+    _Atomic int leave_reason;          /* enum cts_gone_reason, 0 when told to leave */
+    _Atomic uint64_t bodies_bytes;     /* buffered by requests that wait for their body */
+    void (*wake)(struct service *service);  /* something above changed: look. Async-signal-safe */
+};
+
+void service_init(struct service *service, const struct worker_plan *plan);
+
+/* Stop accepting, finish what runs, then leave. Only the first reason counts. */
+void service_leave(struct service *service, enum cts_gone_reason reason);
+/* Leave as soon as the request at hand is answered, with this exit code. */
+void service_exit(struct service *service, int exit_code);
+
+#endif

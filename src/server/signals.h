@@ -1,0 +1,32 @@
+/* signals.h - the signals that the master owns, in the order in which they came.
+ *
+ * The C handler notes the number and wakes the loop; everything else happens in the loop, with no
+ * frame of Python below it. */
+#ifndef SERVER_SIGNALS_H
+#define SERVER_SIGNALS_H
+
+#include "ctserve/base.h"
+
+#include <ev.h>
+
+/* Lay our handlers over HUP INT QUIT TERM TTIN TTOU USR1 USR2 WINCH CHLD, ignore PIPE, and let
+ * those through in case whoever started us had them blocked. 0 or -errno. */
+int signals_start(struct ev_loop *loop) CTS_MUST_USE;
+void signals_stop(void);
+
+/* As if `signo` had arrived. Async-signal-safe. */
+void signals_put(int signo);
+
+/* The oldest signal not taken yet, or 0. */
+int signals_take(void);
+
+/* In a child that the master made: every signal at its default (ignored ones stay ignored). */
+void signals_reset_in_child(void);
+
+/* "term" for SIGTERM, as gunicorn writes it. */
+const char *signals_name(int signo);
+
+/* The real-time signal on which a worker writes its Python stacks. */
+int signals_dump_signo(void);
+
+#endif

@@ -1,0 +1,48 @@
+/* transport.c - the plain transport: bytes as they are, on a non-blocking socket. */
+#include "transport.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static ssize_t plain_read(int fd, void *to, size_t count)
+{
+    ssize_t n;
+    do
+        n = read(fd, to, count);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static ssize_t plain_write(int fd, struct cts_bytes first, struct cts_bytes second)
+{
+    ssize_t n;
+    if (second.count == 0) {
+        do
+            n = send(fd, first.at, first.count, MSG_NOSIGNAL);
+        while (n < 0 && errno == EINTR);
+        return n < 0 ? -errno : n;
+    }
+    struct iovec pieces[2] = {
+        {(void *)(uintptr_t)first.at, first.count},
+        {(void *)(uintptr_t)second.at, second.count},
+    };
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
+    do
+        n = sendmsg(fd, &message, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static void plain_shut_down(int fd)
+{
+    shutdown(fd, SHUT_WR);
+}
+
+const struct transport transport_plain = {
+    .read = plain_read,
+    .write = plain_write,
+    .shut_down = plain_shut_down,
+    .is_plain = true,
+};

@@ -1,0 +1,221 @@
+/* call.h - what the files of this room share: the state of the process and of one call.
+ *
+ * A `struct wsgi_call` lives on the stack of `handle` and is the whole truth about one request
+ * while the application runs. The Python objects which the application may keep (start_response,
+ * write, wsgi.input, gunicorn.socket) only point at it and are detached before `handle` returns,
+ * so a kept one says "too late" instead of reaching into a finished request.
+ *
+ * Every function here wants the GIL. NULL or -1 means that an exception is set. */
+#ifndef WSGI_CALL_H
+#define WSGI_CALL_H
+
+#include "ctserve/gateway.h"
+#include "ctserve/http.h"
+#include "ctserve/python.h"
+#include "ctserve/tracing.h"
+
+#define WSGI_COPY_BYTES_MAX 16384u /* larger bodies are not copied into the reply buffer */
+#define WSGI_SPARE_HEAD_BYTES_MAX 16384u
+#define WSGI_NAME_SLOTS 256u /* power of two */
+#define WSGI_NAME_PROBES 4u
+#define WSGI_NAME_BYTES_MAX 47u /* longer header names are made anew each time */
+#define WSGI_KEPT_VALUE_BYTES_MAX 256u
+
+/* Keys of the environ that change from request to request, or may be absent. */
+enum wsgi_key {
+    WSGI_KEY_INPUT,
+    WSGI_KEY_SOCKET,
+    WSGI_KEY_METHOD,
+    WSGI_KEY_RAW_URI,
+    WSGI_KEY_PATH_INFO,
+    WSGI_KEY_QUERY,
+    WSGI_KEY_PROTOCOL,
+    WSGI_KEY_SERVER_NAME,
+    WSGI_KEY_SERVER_PORT,
+    WSGI_KEY_REMOTE_ADDR,
+    WSGI_KEY_REMOTE_PORT,
+    WSGI_KEY_CONTENT_TYPE,
+    WSGI_KEY_CONTENT_LENGTH,
+    WSGI_KEY_HOST,
+    WSGI_KEY_TRACEPARENT,
+    WSGI_KEY_WERKZEUG_REQUEST,
+    WSGI_KEY_BOTTLE_ROUTE,
+    WSGI_KEYS_COUNT,
+};
+
+/* One header name that was seen, and the key it becomes. */
+struct wsgi_name {
+    char spelling[WSGI_NAME_BYTES_MAX + 1]; /* as last sent */
+    uint8_t count;
+    bool is_pinned;   /* a well-known name, never pushed out */
+    bool keeps_value; /* the last value may be kept: no cookie, no secret */
+    PyObject *key;    /* "HTTP_ACCEPT"; NULL: slot is free */
+    PyObject *value;  /* last value, or NULL */
+    uint64_t serial;  /* of the last request that had it */
+};
+
+/* Strings of the peer and the listener last seen: they rarely change. */
+struct wsgi_peer_texts {
+    char remote_address[48];
+    char server_name[108];
+    int32_t remote_port, server_port;
+    PyObject *remote_addr_text, *remote_port_text, *server_name_text, *server_port_text;
+};
+
+struct wsgi_call;
+
+struct wsgi_start_response {
+    PyObject_HEAD vectorcallfunc vectorcall;
+    struct wsgi_call *call; /* NULL once the request is over */
+};
+
+struct wsgi_write {
+    PyObject_HEAD vectorcallfunc vectorcall;
+    struct wsgi_call *call;
+};
+
+struct wsgi_input {
+    PyObject_HEAD struct wsgi_call *call;
+    size_t position;         /* in a whole body */
+    struct cts_buffer ahead; /* read from the client, not yet by the application */
+    bool has_ended;
+    bool is_busy; /* a thread is inside, maybe with the GIL given away */
+};
+
+struct wsgi_socket {
+    PyObject_HEAD int fd; /* -1 once the request is over */
+    PyObject *real;       /* socket.socket over a duplicate, made when first needed */
+};
+
+struct wsgi_state {
+    PyTypeObject *start_response_type, *write_type, *input_type, *socket_type, *errors_type;
+    PyTypeObject *file_wrapper_type, *request_type, *response_type;
+    PyObject *no_more_data;    /* OSError: the client left within the body */
+    PyObject *parse_exception; /* Exception: the framing of the body is bad */
+
+    PyObject *keys[WSGI_KEYS_COUNT];
+    PyObject *constants; /* what every environ of this process holds */
+    PyObject *template;  /* copied for each request; see environ.c */
+    bool template_multithread, template_multiprocess;
+    PyObject *template_values[WSGI_KEYS_COUNT]; /* borrowed from `template`, NULL if not in it */
+    PyObject *script_name;                      /* str, or NULL when empty */
+    struct cts_bytes script_name_bytes;
+
+    PyObject *empty_text, *empty_bytes, *http_10, *http_11, *scheme;
+    PyObject *methods[8];
+    struct wsgi_peer_texts peer;
+    uint64_t serial;
+    struct wsgi_name names[WSGI_NAME_SLOTS];
+
+    PyObject *status_text; /* the last status line and its code */
+    int status_code;
+    struct cts_bytes status_bytes;
+
+    /* One of each is kept for the next request; taken out while in use. */
+    struct wsgi_start_response *spare_start_response;
+    struct wsgi_write *spare_write;
+    struct wsgi_input *spare_input;
+    struct wsgi_socket *spare_socket;
+    struct cts_buffer spare_head;
+
+    PyObject *pre_request, *post_request; /* the user's hooks, NULL when not set */
+    int post_request_arity;
+};
+
+struct wsgi_call {
+    struct wsgi_state *state;
+    struct cts_exchange *exchange;
+    PyObject *environ;
+    struct wsgi_start_response *start_response;
+    struct wsgi_write *write;
+    struct wsgi_input *input;
+    struct wsgi_socket *socket;
+    unsigned busy_count; /* threads inside read_body or send */
+
+    /* the head as the application gave it */
+    PyObject *status_text; /* owned; NULL until start_response */
+    struct cts_bytes status_bytes;
+    struct cts_buffer head; /* header lines, checked, ready for the wire */
+    PyObject *headers;      /* list of (name, value), only when a hook will look */
+    int status;
+    int64_t content_length; /* -1: none given */
+    bool is_upgrade;
+    bool forces_close; /* a hook said so */
+
+    /* the reply so far */
+    bool is_committed; /* the head is on its way */
+    bool is_chunked;
+    bool omits_body; /* HEAD, 1xx, 204, 304 */
+    bool is_finished;
+    bool has_written;  /* write() was used */
+    bool has_streamed; /* something was handed to the client already */
+    bool warned_body, warned_length;
+    uint64_t sent_bytes;
+
+    /* what became of the client */
+    bool client_is_gone, framing_is_bad, body_timed_out;
+
+    PyObject *hook_request;
+};
+
+/* -- names.c -------------------------------------------------------------------------------- */
+/* Pin the names that browsers and proxies send. */
+int names_start(struct wsgi_state *state);
+void names_stop(struct wsgi_state *state);
+/* Put one header into `environ`. Repeated fields are joined with a comma. */
+CTS_RAISES int names_put(struct wsgi_state *state, PyObject *wsgi_environ,
+                         const struct cts_header *header);
+
+/* -- environ.c ------------------------------------------------------------------------------ */
+CTS_RAISES int environ_start(struct wsgi_state *state);
+void environ_stop(struct wsgi_state *state);
+/* The environ of this request, a new reference. Source: PEP 3333, "environ Variables". */
+CTS_RAISES PyObject *environ_new(struct wsgi_call *call);
+/* str of bytes, each byte one character. */
+CTS_RAISES PyObject *latin1(struct cts_bytes bytes);
+
+/* -- the objects an application sees ----------------------------------------------------------- */
+PyTypeObject *input_type_new(void);
+PyTypeObject *socket_type_new(void);
+PyTypeObject *errors_type_new(void);
+PyTypeObject *file_wrapper_type_new(void);
+PyTypeObject *start_response_type_new(void);
+PyTypeObject *write_type_new(void);
+PyTypeObject *request_type_new(void);
+PyTypeObject *response_type_new(void);
+
+/* Point the four objects of a call at it (made, or taken from the spares). */
+CTS_RAISES int objects_take(struct wsgi_call *call);
+/* Detach them; those that nobody kept become the spares. */
+void objects_give(struct wsgi_call *call);
+
+/* -- start_response.c ------------------------------------------------------------------------- */
+/* A view of the bytes of a latin-1 str. */
+CTS_RAISES int text_view(PyObject *text, const char *what, struct cts_bytes *ret_bytes);
+
+/* -- reply.c ---------------------------------------------------------------------------------- */
+/* Send `body` (head first if it is due). known_length: of the whole body, -1 if not known.
+ * now: the client must have it before the application goes on. */
+CTS_RAISES int reply_put(struct wsgi_call *call, struct cts_bytes body, int64_t known_length,
+                         bool now);
+/* The body is complete. */
+CTS_RAISES int reply_finish(struct wsgi_call *call, bool now);
+/* Answer with an error page; too late for one, the connection is dropped. Raises nothing. */
+void reply_fail(struct wsgi_call *call, int status);
+
+/* -- iterate.c -------------------------------------------------------------------------------- */
+/* Send what the application returned, and close it. */
+CTS_RAISES int iterate_result(struct wsgi_call *call, PyObject *result);
+
+/* -- hooks.c ---------------------------------------------------------------------------------- */
+CTS_RAISES int hooks_pre_request(struct wsgi_call *call);
+void hooks_post_request(struct wsgi_call *call);
+
+/* -- a set exception, put aside ------------------------------------------------------------- */
+struct wsgi_aside {
+    PyObject *type, *value, *traceback;
+};
+void aside_put(struct wsgi_aside *aside); /* none may be set: then nothing is put aside */
+void aside_restore(struct wsgi_aside *aside);
+
+#endif

@@ -1,0 +1,464 @@
+/* environ.c - the environ of PEP 3333 with gunicorn's additions.
+ *
+ * A template dict is kept per process: the constants, and for every key that each request has,
+ * the value it had when the template was made. A request copies it and overwrites what differs,
+ * which for most requests is the path, the client's port and the header fields. The template's
+ * table is made larger than its content, so that the first header field does not resize it. */
+#include "call.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A table of 32 slots is full at 21 keys; one of 64 holds 42. Keys placed and taken out again leave
+ * the larger one behind. Not more of them than needed: PyDict_Copy copies a table as it is only
+ * while two thirds of its entries are in use. */
+#define WIDE_KEYS 23
+
+static const char *const key_names[WSGI_KEYS_COUNT] = {
+    [WSGI_KEY_INPUT] = "wsgi.input",
+    [WSGI_KEY_SOCKET] = "gunicorn.socket",
+    [WSGI_KEY_METHOD] = "REQUEST_METHOD",
+    [WSGI_KEY_RAW_URI] = "RAW_URI",
+    [WSGI_KEY_PATH_INFO] = "PATH_INFO",
+    [WSGI_KEY_QUERY] = "QUERY_STRING",
+    [WSGI_KEY_PROTOCOL] = "SERVER_PROTOCOL",
+    [WSGI_KEY_SERVER_NAME] = "SERVER_NAME",
+    [WSGI_KEY_SERVER_PORT] = "SERVER_PORT",
+    [WSGI_KEY_REMOTE_ADDR] = "REMOTE_ADDR",
+    [WSGI_KEY_REMOTE_PORT] = "REMOTE_PORT",
+    [WSGI_KEY_CONTENT_TYPE] = "CONTENT_TYPE",
+    [WSGI_KEY_CONTENT_LENGTH] = "CONTENT_LENGTH",
+    [WSGI_KEY_HOST] = "HTTP_HOST",
+    [WSGI_KEY_TRACEPARENT] = "traceparent",
+    [WSGI_KEY_WERKZEUG_REQUEST] = "werkzeug.request",
+    [WSGI_KEY_BOTTLE_ROUTE] = "bottle.route",
+};
+
+static const char *const method_names[] = {"GET",    "HEAD",    "POST",  "PUT",
+                                           "DELETE", "OPTIONS", "PATCH", "TRACE"};
+
+PyObject *latin1(struct cts_bytes bytes)
+{
+    return PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, bytes.at, (Py_ssize_t)bytes.count);
+}
+
+static int set_constant(PyObject *constants, const char *key, PyObject *value)
+{
+    CTS_AUTO_REF PyObject *name = PyUnicode_InternFromString(key);
+    return name == NULL || value == NULL ? -1 : PyDict_SetItem(constants, name, value);
+}
+
+static int fill_constants(struct wsgi_state *state)
+{
+    CTS_AUTO_REF PyObject *version = Py_BuildValue("(ii)", 1, 0);
+    CTS_AUTO_REF PyObject *software = PyUnicode_FromString("ctserve/" CTS_VERSION);
+    CTS_AUTO_REF PyObject *errors = PyObject_CallNoArgs((PyObject *)state->errors_type);
+    PyObject *script_name = state->script_name ? state->script_name : state->empty_text;
+    if (set_constant(state->constants, "wsgi.errors", errors) < 0 ||
+        set_constant(state->constants, "wsgi.version", version) < 0 ||
+        set_constant(state->constants, "wsgi.run_once", Py_False) < 0 ||
+        set_constant(state->constants, "wsgi.file_wrapper", (PyObject *)state->file_wrapper_type) <
+            0 ||
+        set_constant(state->constants, "wsgi.input_terminated", Py_True) < 0 ||
+        set_constant(state->constants, "wsgi.url_scheme", state->scheme) < 0 ||
+        set_constant(state->constants, "SERVER_SOFTWARE", software) < 0 ||
+        set_constant(state->constants, "SCRIPT_NAME", script_name) < 0)
+        return -1;
+    return 0;
+}
+
+/* gunicorn takes SCRIPT_NAME from the environment of the process. */
+static int take_script_name(struct wsgi_state *state)
+{
+    const char *script_name = getenv("SCRIPT_NAME");
+    if (script_name == NULL || *script_name == '\0')
+        return 0;
+    state->script_name = latin1(cts_bytes_of(script_name));
+    if (state->script_name == NULL)
+        return -1;
+    state->script_name_bytes =
+        (struct cts_bytes){(const char *)PyUnicode_1BYTE_DATA(state->script_name),
+                           (size_t)PyUnicode_GET_LENGTH(state->script_name)};
+    return 0;
+}
+
+int environ_start(struct wsgi_state *state)
+{
+    for (int i = 0; i < WSGI_KEYS_COUNT; i++)
+        if ((state->keys[i] = PyUnicode_InternFromString(key_names[i])) == NULL)
+            return -1;
+    for (size_t i = 0; i < CTS_COUNT(method_names); i++)
+        if ((state->methods[i] = PyUnicode_InternFromString(method_names[i])) == NULL)
+            return -1;
+    state->empty_text = PyUnicode_FromString("");
+    state->empty_bytes = PyBytes_FromStringAndSize(NULL, 0);
+    state->http_10 = PyUnicode_InternFromString("HTTP/1.0");
+    state->http_11 = PyUnicode_InternFromString("HTTP/1.1");
+    state->scheme = PyUnicode_InternFromString("http");
+    state->constants = PyDict_New();
+    if (state->empty_text == NULL || state->empty_bytes == NULL || state->http_10 == NULL ||
+        state->http_11 == NULL || state->scheme == NULL || state->constants == NULL)
+        return -1;
+    if (take_script_name(state) < 0 || fill_constants(state) < 0)
+        return -1;
+    return names_start(state);
+}
+
+void environ_stop(struct wsgi_state *state)
+{
+    names_stop(state);
+    for (int i = 0; i < WSGI_KEYS_COUNT; i++)
+        Py_CLEAR(state->keys[i]);
+    for (size_t i = 0; i < CTS_COUNT(state->methods); i++)
+        Py_CLEAR(state->methods[i]);
+    Py_CLEAR(state->template);
+    Py_CLEAR(state->constants);
+    Py_CLEAR(state->script_name);
+    Py_CLEAR(state->empty_text);
+    Py_CLEAR(state->empty_bytes);
+    Py_CLEAR(state->http_10);
+    Py_CLEAR(state->http_11);
+    Py_CLEAR(state->scheme);
+    Py_CLEAR(state->peer.remote_addr_text);
+    Py_CLEAR(state->peer.remote_port_text);
+    Py_CLEAR(state->peer.server_name_text);
+    Py_CLEAR(state->peer.server_port_text);
+}
+
+/* -- the template ---------------------------------------------------------------------------- */
+
+/* Grow the table of `dict` by keys that are taken out again: a copy keeps the size. */
+static int widen(PyObject *dict)
+{
+    int used = (int)PyDict_GET_SIZE(dict);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = used; i < WIDE_KEYS; i++) {
+            char name[32];
+            snprintf(name, sizeof(name), "ctserve.room.%d", i);
+            int r = pass == 0 ? PyDict_SetItemString(dict, name, Py_None)
+                              : PyDict_DelItemString(dict, name);
+            if (r < 0)
+                return -1;
+        }
+    }
+    return 0;
+}
+
+static int fill_template(struct wsgi_call *call, PyObject *template)
+{
+    struct wsgi_state *state = call->state;
+    PyObject *values[WSGI_KEYS_COUNT] = {
+        [WSGI_KEY_INPUT] = (PyObject *)call->input,
+        [WSGI_KEY_SOCKET] = (PyObject *)call->socket,
+        [WSGI_KEY_METHOD] = state->methods[0],
+        [WSGI_KEY_RAW_URI] = Py_None,
+        [WSGI_KEY_PATH_INFO] = Py_None,
+        [WSGI_KEY_QUERY] = state->empty_text,
+        [WSGI_KEY_PROTOCOL] = state->http_11,
+        [WSGI_KEY_SERVER_NAME] = state->peer.server_name_text,
+        [WSGI_KEY_SERVER_PORT] = state->peer.server_port_text,
+        [WSGI_KEY_REMOTE_ADDR] = state->peer.remote_addr_text,
+    };
+    if (set_constant(template, "wsgi.multithread",
+                     call->exchange->worker_is_multithread ? Py_True : Py_False) < 0 ||
+        set_constant(template, "wsgi.multiprocess",
+                     call->exchange->worker_is_multiprocess ? Py_True : Py_False) < 0)
+        return -1;
+    for (int i = 0; i < WSGI_KEYS_COUNT; i++) {
+        if (values[i] != NULL && PyDict_SetItem(template, state->keys[i], values[i]) < 0)
+            return -1;
+        state->template_values[i] = values[i];
+    }
+    return widen(template);
+}
+
+static int renew_template(struct wsgi_call *call)
+{
+    struct wsgi_state *state = call->state;
+    memset(state->template_values, 0, sizeof(state->template_values));
+    Py_CLEAR(state->template);
+    CTS_AUTO_REF PyObject *template = PyDict_Copy(state->constants);
+    if (template == NULL)
+        return -1;
+    if (fill_template(call, template) < 0) {
+        memset(state->template_values, 0, sizeof(state->template_values));
+        return -1;
+    }
+    state->template = CTS_GIVE(template);
+    state->template_multithread = call->exchange->worker_is_multithread;
+    state->template_multiprocess = call->exchange->worker_is_multiprocess;
+    return 0;
+}
+
+static bool template_fits(const struct wsgi_call *call)
+{
+    const struct wsgi_state *state = call->state;
+    return state->template != NULL &&
+           state->template_multithread == call->exchange->worker_is_multithread &&
+           state->template_multiprocess == call->exchange->worker_is_multiprocess;
+}
+
+/* -- the parts of one environ ---------------------------------------------------------------- */
+
+/* Set a borrowed value unless the template's copy has it already. */
+static inline int put(const struct wsgi_state *state, PyObject *wsgi_environ, enum wsgi_key key,
+                      PyObject *value)
+{
+    if (value == state->template_values[key])
+        return 0;
+    return PyDict_SetItem(wsgi_environ, state->keys[key], value);
+}
+
+/* Set an owned value and let it go; NULL is an exception already set. */
+static inline int put_new(const struct wsgi_state *state, PyObject *wsgi_environ, enum wsgi_key key,
+                          PyObject *value)
+{
+    if (value == NULL)
+        return -1;
+    int r = put(state, wsgi_environ, key, value);
+    Py_DECREF(value);
+    return r;
+}
+
+static int refresh(PyObject **text, PyObject *renewed)
+{
+    if (renewed == NULL)
+        return -1;
+    Py_XSETREF(*text, renewed);
+    return 0;
+}
+
+static PyObject *port_text(uint16_t port)
+{
+    char digits[5];
+    size_t at = sizeof(digits);
+    do {
+        digits[--at] = (char)('0' + port % 10);
+        port /= 10;
+    } while (port > 0);
+    return latin1((struct cts_bytes){digits + at, sizeof(digits) - at});
+}
+
+static int refresh_peer(struct wsgi_peer_texts *texts, const struct cts_peer *peer)
+{
+    if (texts->remote_addr_text == NULL ||
+        strcmp(texts->remote_address, peer->remote_address) != 0) {
+        if (refresh(&texts->remote_addr_text, latin1(cts_bytes_of(peer->remote_address))) < 0)
+            return -1;
+        memcpy(texts->remote_address, peer->remote_address, sizeof(texts->remote_address));
+    }
+    if (texts->remote_port_text == NULL || texts->remote_port != peer->remote_port) {
+        if (refresh(&texts->remote_port_text, port_text(peer->remote_port)) < 0)
+            return -1;
+        texts->remote_port = peer->remote_port;
+    }
+    if (texts->server_name_text == NULL || strcmp(texts->server_name, peer->server_name) != 0) {
+        if (refresh(&texts->server_name_text, latin1(cts_bytes_of(peer->server_name))) < 0)
+            return -1;
+        memcpy(texts->server_name, peer->server_name, sizeof(texts->server_name));
+    }
+    if (texts->server_port_text == NULL || texts->server_port != peer->server_port) {
+        if (refresh(&texts->server_port_text, port_text(peer->server_port)) < 0)
+            return -1;
+        texts->server_port = peer->server_port;
+    }
+    return 0;
+}
+
+/* On a unix socket gunicorn takes the server's name and port from the Host field: up to the
+ * colon, and 80 when there is none. An IPv6 literal keeps its brackets together. */
+static int put_server_from_host(struct wsgi_call *call, PyObject *wsgi_environ)
+{
+    struct wsgi_state *state = call->state;
+    struct cts_bytes host = call->exchange->request->host;
+    struct cts_bytes port = cts_bytes_of("80");
+    if (host.count == 0) {
+        port.count = 0;
+        host = cts_bytes_of(call->exchange->peer->server_name);
+    } else {
+        const char *bracket = host.at[0] == '[' ? memchr(host.at, ']', host.count) : NULL;
+        const char *from = bracket != NULL ? bracket : host.at;
+        const char *colon = memchr(from, ':', host.count - (size_t)(from - host.at));
+        if (colon != NULL) {
+            size_t name_bytes = (size_t)(colon - host.at);
+            port = (struct cts_bytes){colon + 1, host.count - name_bytes - 1};
+            const char *second = memchr(port.at, ':', port.count);
+            if (second != NULL)
+                port.count = (size_t)(second - port.at);
+            host.count = name_bytes;
+        }
+    }
+    if (put_new(state, wsgi_environ, WSGI_KEY_SERVER_NAME, latin1(host)) < 0)
+        return -1;
+    return put_new(state, wsgi_environ, WSGI_KEY_SERVER_PORT, latin1(port));
+}
+
+static int put_peer(struct wsgi_call *call, PyObject *wsgi_environ)
+{
+    struct wsgi_state *state = call->state;
+    if (put(state, wsgi_environ, WSGI_KEY_REMOTE_ADDR, state->peer.remote_addr_text) < 0)
+        return -1;
+    if (call->exchange->peer->is_unix)
+        return put_server_from_host(call, wsgi_environ);
+    if (put(state, wsgi_environ, WSGI_KEY_REMOTE_PORT, state->peer.remote_port_text) < 0 ||
+        put(state, wsgi_environ, WSGI_KEY_SERVER_NAME, state->peer.server_name_text) < 0 ||
+        put(state, wsgi_environ, WSGI_KEY_SERVER_PORT, state->peer.server_port_text) < 0)
+        return -1;
+    return 0;
+}
+
+static PyObject *method_text(struct wsgi_state *state, struct cts_bytes method)
+{
+    for (size_t i = 0; i < CTS_COUNT(method_names); i++)
+        if (method.count == (size_t)PyUnicode_GET_LENGTH(state->methods[i]) &&
+            memcmp(method.at, method_names[i], method.count) == 0)
+            return Py_NewRef(state->methods[i]);
+    return latin1(method);
+}
+
+static PyObject *protocol_text(struct wsgi_state *state, const struct cts_request *request)
+{
+    if (CTS_LIKELY(request->version_major == 1 && request->version_minor == 1))
+        return Py_NewRef(state->http_11);
+    if (request->version_major == 1 && request->version_minor == 0)
+        return Py_NewRef(state->http_10);
+    return PyUnicode_FromFormat("HTTP/%d.%d", request->version_major, request->version_minor);
+}
+
+/* Percent-decoding never makes a path longer. */
+static PyObject *decoded_path(struct cts_bytes path)
+{
+    char space[1024];
+    char *to = path.count <= sizeof(space) ? space : PyMem_Malloc(path.count);
+    if (to == NULL)
+        return PyErr_NoMemory();
+    size_t count = cts_http_percent_decode(path, to);
+    PyObject *text = latin1((struct cts_bytes){to, count});
+    if (to != space)
+        PyMem_Free(to);
+    return text;
+}
+
+static int put_path(struct wsgi_call *call, PyObject *wsgi_environ)
+{
+    struct wsgi_state *state = call->state;
+    const struct cts_request *request = call->exchange->request;
+    struct cts_bytes path = request->path;
+    struct cts_bytes prefix = state->script_name_bytes;
+    CTS_AUTO_REF PyObject *target = latin1(request->target);
+    if (target == NULL || PyDict_SetItem(wsgi_environ, state->keys[WSGI_KEY_RAW_URI], target) < 0)
+        return -1;
+    if (prefix.count > 0) {
+        if (path.count < prefix.count || memcmp(path.at, prefix.at, prefix.count) != 0) {
+            PyErr_Format(PyExc_ValueError, "Request path does not start with SCRIPT_NAME %R",
+                         state->script_name);
+            return -1;
+        }
+        path = (struct cts_bytes){path.at + prefix.count, path.count - prefix.count};
+    }
+    if (path.count > 0 && memchr(path.at, '%', path.count) != NULL)
+        return put_new(state, wsgi_environ, WSGI_KEY_PATH_INFO, decoded_path(path));
+    if (path.at == request->target.at && path.count == request->target.count)
+        return put(state, wsgi_environ, WSGI_KEY_PATH_INFO, target);
+    return put_new(state, wsgi_environ, WSGI_KEY_PATH_INFO, latin1(path));
+}
+
+static bool is_named(struct cts_bytes name, const char *lower, size_t count)
+{
+    return name.count == count && cts_bytes_equal_nocase(name, (struct cts_bytes){lower, count});
+}
+
+/* Two fields have keys without HTTP_; a Host beside an absolute target loses to it. */
+static int put_header(struct wsgi_call *call, PyObject *wsgi_environ,
+                      const struct cts_header *header)
+{
+    struct wsgi_state *state = call->state;
+    if (CTS_UNLIKELY(header->name.count == 12 && is_named(header->name, "content-type", 12)))
+        return put_new(state, wsgi_environ, WSGI_KEY_CONTENT_TYPE, latin1(header->value));
+    if (CTS_UNLIKELY(header->name.count == 14 && is_named(header->name, "content-length", 14)))
+        return put_new(state, wsgi_environ, WSGI_KEY_CONTENT_LENGTH, latin1(header->value));
+    /* "A_B" and "A-B" would become the same key: gunicorn drops the former, silently. */
+    if (CTS_UNLIKELY(memchr(header->name.at, '_', header->name.count) != NULL))
+        return 0;
+    return names_put(state, wsgi_environ, header);
+}
+
+static int put_headers(struct wsgi_call *call, PyObject *wsgi_environ)
+{
+    struct wsgi_state *state = call->state;
+    const struct cts_request *request = call->exchange->request;
+    state->serial++;
+    for (uint32_t i = 0; i < request->headers_count; i++)
+        if (put_header(call, wsgi_environ, &request->headers[i]) < 0)
+            return -1;
+    if (CTS_UNLIKELY(request->form == CTS_TARGET_ABSOLUTE && request->authority.count > 0))
+        return put_new(state, wsgi_environ, WSGI_KEY_HOST, latin1(request->authority));
+    return 0;
+}
+
+/* The server span as the parent of what the application starts. */
+static int put_traceparent(struct wsgi_call *call, PyObject *wsgi_environ)
+{
+    const struct cts_trace_request *trace = call->exchange->trace;
+    if (trace == NULL || !trace->is_recording)
+        return 0;
+    PyObject *text = PyUnicode_New(CTS_TRACEPARENT_BYTES, 127);
+    if (text == NULL)
+        return -1;
+    cts_traceparent_write(trace->trace_id, trace->span_id, trace->flags,
+                          (char *)PyUnicode_1BYTE_DATA(text));
+    return put_new(call->state, wsgi_environ, WSGI_KEY_TRACEPARENT, text);
+}
+
+static int fill(struct wsgi_call *call, PyObject *wsgi_environ)
+{
+    struct wsgi_state *state = call->state;
+    const struct cts_request *request = call->exchange->request;
+    if (put(state, wsgi_environ, WSGI_KEY_INPUT, (PyObject *)call->input) < 0 ||
+        put(state, wsgi_environ, WSGI_KEY_SOCKET, (PyObject *)call->socket) < 0 ||
+        put_new(state, wsgi_environ, WSGI_KEY_METHOD, method_text(state, request->method)) < 0 ||
+        put_new(state, wsgi_environ, WSGI_KEY_PROTOCOL, protocol_text(state, request)) < 0 ||
+        put_path(call, wsgi_environ) < 0)
+        return -1;
+    if (request->query.count > 0 &&
+        put_new(state, wsgi_environ, WSGI_KEY_QUERY, latin1(request->query)) < 0)
+        return -1;
+    if (put_peer(call, wsgi_environ) < 0 || put_headers(call, wsgi_environ) < 0)
+        return -1;
+    return put_traceparent(call, wsgi_environ);
+}
+
+/* A copy of the template. Copying may run the garbage collector, and with it any code: should
+ * another thread have renewed the template meanwhile, the copy is thrown away. */
+static PyObject *copy_template(struct wsgi_call *call)
+{
+    struct wsgi_state *state = call->state;
+    for (int tries = 0; tries < 8; tries++) {
+        if (CTS_UNLIKELY(!template_fits(call)) &&
+            (refresh_peer(&state->peer, call->exchange->peer) < 0 || renew_template(call) < 0))
+            return NULL;
+        PyObject *template = Py_NewRef(state->template);
+        PyObject *copy = PyDict_Copy(template);
+        bool is_current = template == state->template;
+        Py_DECREF(template);
+        if (CTS_LIKELY(copy == NULL || is_current))
+            return copy;
+        Py_DECREF(copy);
+    }
+    PyErr_SetString(PyExc_RuntimeError, "the environ template does not hold still");
+    return NULL;
+}
+
+PyObject *environ_new(struct wsgi_call *call)
+{
+    PyObject *wsgi_environ = copy_template(call);
+    if (wsgi_environ == NULL)
+        return NULL;
+    /* From here on only strings are made, so no other code runs and the state stands still. */
+    if (refresh_peer(&call->state->peer, call->exchange->peer) < 0 ||
+        fill(call, wsgi_environ) < 0) {
+        Py_DECREF(wsgi_environ);
+        return NULL;
+    }
+    return wsgi_environ;
+}

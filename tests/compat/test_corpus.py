@@ -1,0 +1,97 @@
+"""gunicorn's request corpus over TCP.
+
+With `http_policy = gunicorn` every case gets what gunicorn's WSGI workers give; with `strict` the
+same but for the written list in tests/wire/differences.py. Both requests of a pair are answered,
+on sync with --keep-alive given by hand.
+"""
+import json
+import os
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "wire"))
+import corpus  # noqa: E402
+import differences  # noqa: E402
+from server import Server, answers, command, exchange  # noqa: E402
+
+try:
+    CASES, WHY = corpus.load(), ""
+except corpus.NoCorpus as error:
+    CASES, WHY = [], str(error)
+
+pytestmark = pytest.mark.skipif(not os.path.exists(command()), reason=f"no server: {command()}")
+KINDS = {"sync": ("--worker-class", "sync", "--keep-alive", "2"),
+         "gthread": ("--worker-class", "gthread", "--threads", "4")}
+
+
+@pytest.fixture(scope="module", params=[(kind, policy) for kind in KINDS
+                                        for policy in ("gunicorn", "strict")],
+                ids=lambda pair: "-".join(pair))
+def running(request):
+    kind, policy = request.param
+    with Server(*KINDS[kind], "--http-policy", policy) as server:
+        server.policy = policy
+        yield server
+
+
+def test_the_corpus_has_119_cases():
+    if WHY:
+        pytest.skip(WHY)
+    assert len(CASES) == 119
+
+
+def environ_name(name):
+    name = name.upper().replace("-", "_")
+    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + name
+
+
+def check_echo(echo, wanted, policy):
+    assert echo["method"] == wanted["method"]
+    assert echo["raw"] == wanted["uri"]["raw"]
+    assert echo["query"] == wanted["uri"]["query"]
+    assert echo["body"] == wanted["body"]
+    assert echo["protocol"] == "HTTP/%d.%d" % tuple(wanted["version"])
+    if not wanted["uri"]["raw"].startswith(("http://", "https://")) or policy == "gunicorn":
+        assert echo["path"] == (wanted["uri"]["path"] or "/")
+    expected = {}
+    for name, value in wanted["headers"]:
+        name = environ_name(name)
+        expected[name] = expected[name] + "," + value if name in expected else value
+    got = dict(echo["headers"])
+    if wanted["uri"]["raw"].startswith(("http://", "https://")):
+        expected.pop("HTTP_HOST", None)    # the authority of the target may stand there
+        got.pop("HTTP_HOST", None)
+    assert got == expected
+
+
+@pytest.mark.parametrize("case, raw", CASES, ids=[case["name"] for case, _ in CASES])
+def test_case(running, case, raw):
+    data = exchange(running.address, raw, half_close=True)
+    if running.policy == "strict" and case["name"] in differences.STRICT:
+        _, wanted = differences.STRICT[case["name"]]
+        got = [status for status, _, _ in answers(data)]
+        # Whoever leaves early may be closed without an answer; what may not be is a success.
+        assert got == wanted or (case["name"] == "valid-099" and got == [])
+    elif case["valid"]:
+        got = answers(data)
+        assert [status for status, _, _ in got] == [200] * len(case["requests"])
+        for (_, _, body), wanted in zip(got, case["requests"]):
+            check_echo(json.loads(body), wanted, running.policy)
+    elif case["status"] == "closed":
+        assert data == b""
+    else:
+        got = answers(data)
+        assert [status for status, _, _ in got][:1] == [case["status"]]
+        assert len(got) == 1, "something was answered behind a refusal"
+        assert got[0][1].get("connection") == "close"
+
+
+def test_every_difference_is_a_case_of_the_corpus():
+    if WHY:
+        pytest.skip(WHY)
+    names = {case["name"] for case, _ in CASES}
+    assert set(differences.STRICT) <= names
+    assert {rule for rule, _ in differences.STRICT.values()} <= set(differences.RULES)

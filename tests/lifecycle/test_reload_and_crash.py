@@ -1,0 +1,168 @@
+"""What keeps serving when something goes wrong."""
+import os
+import pathlib
+import signal
+import time
+
+from harness import Running, app_folder, until
+
+APP = '''
+VERSION = b"one"
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Length", str(len(VERSION)))])
+    return [VERSION]
+'''
+
+
+def test_a_reload_brings_the_new_application_and_keeps_the_port():
+    with app_folder(APP) as folder:
+        with Running(["--no-tracing", "-w", "2", "app:app"], folder) as server:
+            server.ready()
+            old = server.workers()
+            (folder / "app.py").write_text(APP.replace('b"one"', 'b"two" + b"!"'))
+            server.process.send_signal(signal.SIGHUP)
+            until(lambda: len(server.workers()) == 2 and not set(old) & set(server.workers()),
+                  lambda: server.text)
+            assert server.get("/") == b"two!"
+            assert server.stop() == 0
+
+
+def test_a_reload_onto_a_broken_application_keeps_the_old_one_serving():
+    with app_folder(APP) as folder:
+        with Running(["--no-tracing", "-w", "2", "app:app"], folder) as server:
+            server.ready()
+            old = server.workers()
+            (folder / "app.py").write_text("import nowhere_to_be_found\n")
+            server.process.send_signal(signal.SIGHUP)
+            server.line("Reload failed")
+            server.line("nowhere_to_be_found")
+            until(lambda: server.workers() == old, lambda: f"{old} {server.workers()}\n{server.text}")
+            assert server.get("/") == b"one"
+            (folder / "app.py").write_text(APP.replace('b"one"', 'b"good again"'))
+            server.process.send_signal(signal.SIGHUP)
+            until(lambda: server.get("/") == b"good again", lambda: server.text)
+            assert server.stop() == 0
+
+
+def test_a_reload_onto_a_broken_config_file_keeps_the_old_one_serving():
+    with app_folder(APP, gunicorn_conf_py="workers = 2\n") as folder:
+        with Running(["--no-tracing", "app:app"], folder) as server:
+            server.ready()
+            server.line("Booting worker", count=2)
+            old = server.workers()
+            (folder / "gunicorn.conf.py").write_text("workers = = 3\n")
+            server.process.send_signal(signal.SIGHUP)
+            server.line("Reload failed")
+            assert server.get("/") == b"one"
+            assert server.workers() == old
+            (folder / "gunicorn.conf.py").write_text("workers = 3\n")
+            server.process.send_signal(signal.SIGHUP)
+            until(lambda: len(server.workers()) == 3 and not set(old) & set(server.workers()),
+                  lambda: server.text)
+            assert server.stop() == 0
+
+
+def test_a_reload_waits_for_the_new_workers_before_the_old_ones_leave():
+    """The application takes a second to import; somebody answers all the time."""
+    with app_folder(APP) as folder:
+        with Running(["--no-tracing", "-w", "1", "app:app"], folder) as server:
+            server.ready()
+            (folder / "app.py").write_text("import time; time.sleep(1)\n" + APP)
+            server.process.send_signal(signal.SIGHUP)
+            server.line("Booting worker", count=2)
+            longest = 0
+            while len(server.workers()) == 2:
+                begun = time.monotonic()
+                assert server.get("/") == b"one"
+                longest = max(longest, time.monotonic() - begun)
+            assert longest < 0.8
+            assert server.stop() == 0
+
+
+def test_a_reload_moves_to_another_address():
+    with app_folder(APP, gunicorn_conf_py="bind = ['127.0.0.1:0']\n") as folder:
+        path = folder / "s.sock"
+        with Running(["--no-tracing", "app:app"], folder, bind=False) as server:
+            server.ready()
+            (folder / "gunicorn.conf.py").write_text(f"bind = ['127.0.0.1:0', 'unix:{path}']\n")
+            server.process.send_signal(signal.SIGHUP)
+            server.line("Listening at: .*unix:")
+            server.line("Worker exiting")
+            assert server.get("/") == b"one"
+            assert path.exists()
+            assert server.stop() == 0
+        assert not path.exists()
+
+
+def test_a_crash_loop_backs_off():
+    """Four workers that die as soon as they are up: at most 20 forks in the first ten seconds."""
+    conf = "import os, signal\ndef post_worker_init(worker): os.kill(os.getpid(), signal.SIGSEGV)\n"
+    with app_folder(APP, gunicorn_conf_py=conf) as folder:
+        with Running(["--no-tracing", "-w", "4", "app:app"], folder) as server:
+            server.line("Booting worker")
+            begun = time.monotonic()
+            server.line(r"the next one starts in 2\.5 s", count=4)
+            forks = sum("Booting worker" in line for line in server.lines)
+            assert forks <= 20
+            assert time.monotonic() - begun < 10
+            assert server.stop() == 0
+
+
+def test_a_worker_that_is_killed_is_replaced_at_once():
+    with app_folder(APP) as folder:
+        with Running(["--no-tracing", "-w", "1", "app:app"], folder) as server:
+            server.ready()
+            for round_number in range(1, 6):
+                assert server.get("/") == b"one"
+                os.kill(server.workers()[0], signal.SIGKILL)
+                server.line("Booting worker", count=1 + round_number)
+            assert "the next one starts in" not in server.text
+            assert "was sent SIGKILL! Perhaps out of memory?" in server.text
+            assert server.stop() == 0
+
+
+def test_usr2_starts_a_second_master_on_the_same_socket():
+    with app_folder(APP) as folder:
+        path = folder / "pid"
+        with Running(["--no-tracing", "-p", str(path), "app:app"], folder) as server:
+            server.ready()
+            server.process.send_signal(signal.SIGUSR2)
+            newer = pathlib.Path(str(path) + ".2")
+            until(newer.exists, lambda: server.text)
+            new_pid = int(newer.read_text())
+            server.line("Booting worker", count=2)
+            assert server.process.pid != new_pid
+            server.process.terminate()
+            server.process.wait(60)
+            server.line("Master has been promoted.")
+            until(lambda: path.exists() and int(path.read_text()) == new_pid, lambda: server.text)
+            assert server.get("/") == b"one"
+            os.kill(new_pid, signal.SIGTERM)
+            server.line("Shutting down: Master$", count=2)
+
+
+def test_hooks_may_fork_and_their_children_are_reaped():
+    conf = '''
+import os
+def when_ready(server):
+    if os.fork() == 0:
+        os._exit(0)
+'''
+    with app_folder(APP, gunicorn_conf_py=conf) as folder:
+        with Running(["--no-tracing", "app:app"], folder) as server:
+            server.ready()
+
+            def zombies():
+                found = []
+                for entry in pathlib.Path("/proc").iterdir():
+                    if entry.name.isdigit():
+                        try:
+                            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                        except OSError:
+                            continue
+                        if fields[1] == str(server.process.pid) and fields[0] == "Z":
+                            found.append(entry.name)
+                return found
+            until(lambda: not zombies(), lambda: f"zombies: {zombies()}")
+            assert server.get("/") == b"one"
+            assert server.stop() == 0
