@@ -59,7 +59,7 @@ int cts_fd_set_cloexec(int fd, bool on) CTS_MUST_USE;  /* 0 or -errno */
 /* -- process title ------------------------------------------------------------------------- */
 /* Write the process title over the argument area (found through /proc/self/stat, so that it
  * works embedded and hosted) and set the thread name. Cut to what fits; silently does nothing
- * when the area cannot be found. */
+ * when the area cannot be found. The strings of main's argv lie there: copy what is needed. */
 void cts_title_set(const char *title);
 
 /* -- edit distance ('did you mean') -------------------------------------------------------- */

@@ -20,11 +20,13 @@ enum cts_setting_id {
 
 /* What a setting is; how a text for it is read. */
 enum cts_setting_kind {
-    CTS_KIND_INT,       /* int64, not negative unless the row says so */
+    CTS_KIND_INT,       /* int64 within cts_settings_range; user and group: a name is looked up */
     CTS_KIND_BOOL,
     CTS_KIND_TEXT,      /* text or None */
     CTS_KIND_CHOICE,    /* text out of a list */
-    CTS_KIND_LIST,      /* list of text */
+    CTS_KIND_LIST,      /* list of text; a lone text is one element, but forwarded_allow_ips,
+                           proxy_allow_ips, uwsgi_allow_ips, forwarder_headers and http_protocols
+                           take exactly one text and cut it at its commas, as gunicorn does */
     CTS_KIND_DICT,      /* a Python dict, kept by the python room as an object */
     CTS_KIND_HOOK,      /* a Python callable, kept by the python room */
 };

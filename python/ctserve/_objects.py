@@ -294,6 +294,9 @@ def configure(app_uri: str | None) -> tuple[Config, Server, Logger, Application]
         cfg.refresh()
         log.setup(cfg)
         server.setup()
+    if app_uri:
+        cfg.set("default_proc_name", app_uri)
+    server.proc_name = cfg.proc_name
     _apply_environment()
     app.app_uri = uri
     return cfg, server, log, app

@@ -73,7 +73,7 @@ static void on_drain(struct ev_loop *loop, struct ev_timer *timer, int events)
         ev_break(loop, EVBREAK_ALL);
 }
 
-/* -- what the master says ------------------------------------------------------------------------ */
+/* -- what the master says --------------------------------------------------------------------- */
 /* The workers' user, before a byte that a worker wrote is looked at. Going on as root would be
  * worse than not going on. */
 static int drop_privileges(const struct hello *hello)
@@ -226,7 +226,7 @@ static void on_lost(void *context)
     on_stop(agent, AGENT_ORPHAN_MS);
 }
 
-/* -- a life --------------------------------------------------------------------------------------- */
+/* -- a life ----------------------------------------------------------------------------------- */
 static void say_unsent(struct agent *agent)
 {
     size_t unsent = agent->rings != NULL ? rings_unsent(agent->rings) : 0;

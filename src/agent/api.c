@@ -41,7 +41,7 @@ static const struct cts_http_rules rules = {
     .head_bytes_max = HEAD_BYTES_MAX,
 };
 
-/* -- one connection --------------------------------------------------------------------------------- */
+/* -- one connection --------------------------------------------------------------------------- */
 static void connection_free(struct connection *connection)
 {
     struct api *api = connection->api;
@@ -81,10 +81,11 @@ static bool has_token(const struct api *api, const struct cts_request *request)
            token_equals(cts_bytes_of(value), api->token);
 }
 
-/* localhost, 127.0.0.1 and [::1], with any port: against names that were made to point here. */
-static bool host_is_allowed(struct cts_bytes host)
+/* localhost, 127.0.0.1, [::1] and the address served, with any port: against names that were made
+ * to point here. */
+static bool host_is_allowed(const struct api *api, struct cts_bytes host)
 {
-    static const char *const allowed[] = {"localhost", "127.0.0.1", "[::1]"};
+    const char *const allowed[] = {"localhost", "127.0.0.1", "[::1]", api->host};
     for (size_t i = 0; i < CTS_COUNT(allowed); i++) {
         size_t count = strlen(allowed[i]);
         if (host.count >= count &&
@@ -108,7 +109,7 @@ static int answer_error(struct cts_buffer *body, int status, const char *sentenc
 
 static int answer(struct api *api, const struct cts_request *request, struct cts_buffer *body)
 {
-    if (!host_is_allowed(request->host))
+    if (!host_is_allowed(api, request->host))
         return answer_error(body, 403, "This Host is not served here.");
     if (!has_token(api, request))
         return answer_error(body, 401, "The token is missing or wrong.");
@@ -224,7 +225,7 @@ static void on_connect(struct ev_loop *loop, struct ev_io *io, int events)
     }
 }
 
-/* -- listening ---------------------------------------------------------------------------------------- */
+/* -- listening -------------------------------------------------------------------------------- */
 static int listen_on(const char *host, int port)
 {
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};

@@ -11,7 +11,7 @@
 #define TRACES_LIMIT_MAX 1000
 #define TRACES_LOOKED_AT_MAX 100000
 
-/* -- small words ------------------------------------------------------------------------------------ */
+/* -- small words ------------------------------------------------------------------------------ */
 static void key_text(struct cts_json *json, const char *key, const char *text)
 {
     cts_json_key(json, key);
@@ -72,7 +72,7 @@ static int64_t query_number(struct cts_bytes query, const char *name, int64_t ot
     return *end == '\0' && end != text ? number : otherwise;
 }
 
-/* -- status ------------------------------------------------------------------------------------------ */
+/* -- status ----------------------------------------------------------------------------------- */
 static const char *const drop_names[CTS_DROP_REASONS_COUNT] = {
     [CTS_DROP_BAD_RECORD] = "bad_record", [CTS_DROP_HEAP_FULL] = "heap_full",
     [CTS_DROP_STORE_FULL] = "store_full", [CTS_DROP_REFUSED] = "refused",
@@ -108,7 +108,8 @@ static void put_sums(struct cts_json *json, const struct ring_sums *sums)
     cts_json_object_close(json);
 }
 
-static const char *event_name(const struct ring *ring)
+/* What the master said last; while that is only BOOTING, the worker's own page may know more. */
+static const char *event_name(const struct ring *ring, const struct cts_worker_copy *worker)
 {
     static const char *const names[] = {
         [CTS_WORKER_EVENT_BOOTING] = "booting", [CTS_WORKER_EVENT_READY] = "ready",
@@ -116,6 +117,8 @@ static const char *event_name(const struct ring *ring)
         [CTS_WORKER_EVENT_GONE] = "gone"};
     if (ring->is_gone)
         return "gone";
+    if (ring->event == CTS_WORKER_EVENT_BOOTING && worker->state == CTS_WORKER_READY)
+        return "ready";
     return ring->event > 0 && ring->event < CTS_COUNT(names) ? names[ring->event] : "unknown";
 }
 
@@ -138,7 +141,7 @@ static void put_worker(struct cts_json *json, struct agent *agent, const struct 
     key_int(json, "slot", ring->facts.slot_index);
     key_uint(json, "generation", ring->facts.generation);
     key_uint(json, "age", ring->facts.age);
-    key_text(json, "state", event_name(ring));
+    key_text(json, "state", event_name(ring, &worker));
     key_text(json, "instance_id", ring->resource->instance_id);
     key_uint(json, "requests", worker.requests_count);
     key_uint(json, "answered", worker.answered_count);
@@ -278,7 +281,7 @@ static int answer_status(struct agent *agent, struct cts_json *json)
     return 200;
 }
 
-/* -- traces ------------------------------------------------------------------------------------------ */
+/* -- traces ----------------------------------------------------------------------------------- */
 struct filter {
     int64_t limit, pid, min_duration_ms;
     bool errors_only;
@@ -354,7 +357,7 @@ static int answer_traces(struct agent *agent, struct cts_bytes query, struct cts
     return 200;
 }
 
-/* -- one trace --------------------------------------------------------------------------------------- */
+/* -- one trace -------------------------------------------------------------------------------- */
 static void put_value(struct cts_json *json, const Otlp__AnyValue *value)
 {
     switch (value != NULL ? (int)value->value_case : -1) {
@@ -401,9 +404,10 @@ static void put_events(struct cts_json *json, const Otlp__Span *message)
     cts_json_key(json, "links");
     cts_json_array_open(json);
     for (size_t i = 0; i < message->n_links; i++) {
+        const Otlp__Link *link = message->links[i];
         cts_json_object_open(json);
-        key_hex(json, "trace_id", message->links[i]->trace_id.data, message->links[i]->trace_id.len);
-        key_hex(json, "span_id", message->links[i]->span_id.data, message->links[i]->span_id.len);
+        key_hex(json, "trace_id", link->trace_id.data, link->trace_id.len);
+        key_hex(json, "span_id", link->span_id.data, link->span_id.len);
         cts_json_object_close(json);
     }
     cts_json_array_close(json);
@@ -507,7 +511,7 @@ static int answer_trace(struct agent *agent, struct cts_bytes id, struct cts_jso
     return 200;
 }
 
-/* -- what runs now ------------------------------------------------------------------------------------ */
+/* -- what runs now ---------------------------------------------------------------------------- */
 static void put_live(struct cts_json *json, const struct ring *ring,
                      const struct cts_row_copy *row)
 {

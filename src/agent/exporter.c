@@ -53,7 +53,7 @@ static void settle(struct exporter *exporter, struct span *span, enum span_state
     exporter->plan.settled(exporter->plan.context, span);
 }
 
-/* -- batches -------------------------------------------------------------------------------- */
+/* -- batches ---------------------------------------------------------------------------------- */
 static struct batch *batch_new(struct exporter *exporter)
 {
     struct batch *batch = calloc(1, sizeof(*batch));
@@ -161,7 +161,7 @@ static void batch_deliver(struct exporter *exporter, struct batch *batch, int64_
     batch_free(batch);
 }
 
-/* -- when ----------------------------------------------------------------------------------- */
+/* -- when ------------------------------------------------------------------------------------- */
 static uint64_t next_random(struct exporter *exporter)
 {
     uint64_t x = exporter->random;
@@ -194,8 +194,8 @@ static void say_stalled(struct exporter *exporter, const struct outcome *outcome
     char sentence[400];
     if (exporter->failures++ > 0)
         return;
-    snprintf(sentence, sizeof(sentence), "traces: %.100s does not take them (%.200s); they are kept and "
-             "tried again", exporter->plan.env->url, outcome->text);
+    snprintf(sentence, sizeof(sentence), "traces: %.100s does not take them (%.200s); they are "
+             "kept and tried again", exporter->plan.env->url, outcome->text);
     note(exporter, CTS_LOG_WARNING, sentence);
 }
 
@@ -243,8 +243,8 @@ static void say_delivered(struct exporter *exporter, const struct batch *batch,
         note(exporter, CTS_LOG_WARNING, sentence);
     }
     if (outcome->is_nonsense && exporter->figures.nonsense_answers++ == 0) {
-        snprintf(sentence, sizeof(sentence), "traces: %.200s says it took them, in words that are not "
-                 "OTLP; is that a collector?", exporter->plan.env->url);
+        snprintf(sentence, sizeof(sentence), "traces: %.200s says it took them, in words that "
+                 "are not OTLP; is that a collector?", exporter->plan.env->url);
         note(exporter, CTS_LOG_WARNING, sentence);
     }
 }
@@ -361,10 +361,14 @@ struct exporter *exporter_new(const struct exporter_plan *plan)
     return exporter;
 }
 
+/* A span whose ring was forgotten has nobody else. */
 static void forget_spans(struct cts_list *spans)
 {
     CTS_LIST_EACH(spans, link) {
-        cts_list_take(link);
+        struct span *span = CTS_CONTAINER(link, struct span, in_queue);
+        cts_list_take(&span->in_queue);
+        if (span->ring == NULL)
+            span_give(span);
     }
 }
 

@@ -27,7 +27,7 @@ struct master_link {
     char space[CTS_AGENT_PACKET_BYTES_MAX] __attribute__((aligned(8)));
 };
 
-/* -- HELLO --------------------------------------------------------------------------------------- */
+/* -- HELLO ------------------------------------------------------------------------------------ */
 static void copy(struct cts_bytes value, char *to, size_t to_bytes)
 {
     size_t count = value.count < to_bytes ? value.count : to_bytes - 1;
@@ -94,7 +94,7 @@ void hello_read(struct cts_bytes body, struct hello *ret_hello)
     }
 }
 
-/* -- in ------------------------------------------------------------------------------------------- */
+/* -- in --------------------------------------------------------------------------------------- */
 static void take_forget(struct master_link *link, struct cts_bytes body)
 {
     uint64_t ring_id;
@@ -183,7 +183,7 @@ static void on_readable(struct ev_loop *loop, struct ev_io *io, int events)
     }
 }
 
-/* -- out ------------------------------------------------------------------------------------------ */
+/* -- out -------------------------------------------------------------------------------------- */
 static void on_writable(struct ev_loop *loop, struct ev_io *io, int events)
 {
     struct master_link *link = CTS_CONTAINER(io, struct master_link, out);

@@ -138,7 +138,7 @@ static uint64_t wall_ns(const struct otlp_clock *clock, uint64_t mono_ns)
     return clock->real_ns + (mono_ns - clock->mono_ns);
 }
 
-/* -- resource ------------------------------------------------------------------------------- */
+/* -- resource --------------------------------------------------------------------------------- */
 static uint64_t mix(uint64_t hash, uint64_t value)
 {
     for (int i = 0; i < 8; i++) {
@@ -236,7 +236,7 @@ struct resource *otlp_resource_new(const struct otlp_process *process, const str
     return resource;
 }
 
-/* -- spans ---------------------------------------------------------------------------------- */
+/* -- spans ------------------------------------------------------------------------------------ */
 struct draft {
     Otlp__Span message;
     Otlp__Status status;
@@ -406,7 +406,9 @@ static void put_query(struct builder *builder, struct cts_bytes query)
 /* "name", "name:port", "[v6]:port" -> the part before the port. */
 static struct cts_bytes host_name(struct cts_bytes host)
 {
-    if (host.count > 0 && host.at[0] == '[') {
+    if (host.count == 0)
+        return (struct cts_bytes){"", 0};
+    if (host.at[0] == '[') {
         const char *end = memchr(host.at, ']', host.count);
         if (end != NULL)
             return (struct cts_bytes){host.at + 1, (size_t)(end - host.at) - 1};
@@ -457,7 +459,8 @@ static void draft_outcome(struct draft *draft, struct builder *builder,
                           const struct cts_record_copy *record)
 {
     int status = record->server.head.status;
-    bool failed = status >= 500 || (record->server.error_type.count > 0 && (status < 400 || status >= 500));
+    bool is_client_fault = status >= 400 && status < 500;
+    bool failed = status >= 500 || (record->server.error_type.count > 0 && !is_client_fault);
     struct cts_bytes type = record->server.error_type;
     char digits[16];
     if (failed && type.count == 0) {
@@ -562,7 +565,7 @@ struct span *otlp_span_new(const struct cts_record_copy *record, const struct ot
                                                   : plain_span_new(record, clock, resource);
 }
 
-/* -- the request of a worker that died ------------------------------------------------------- */
+/* -- the request of a worker that died -------------------------------------------------------- */
 static const char *const reason_names[] = {
     [CTS_GONE_UNKNOWN] = "unknown", [CTS_GONE_STOPPED] = "stopped",
     [CTS_GONE_MAX_REQUESTS] = "max_requests", [CTS_GONE_TIMEOUT] = "timeout",
@@ -642,7 +645,7 @@ struct span *otlp_row_span_new(const struct cts_row_copy *row, const struct otlp
     return draft_finish(&draft, builder, resource);
 }
 
-/* -- requests and answers ---------------------------------------------------------------------- */
+/* -- requests and answers --------------------------------------------------------------------- */
 struct group {
     struct resource *resource;
     Otlp__ResourceSpans resource_spans;

@@ -158,7 +158,7 @@ static void put(struct ring *ring, struct span *span, uint64_t end_position)
     ring->is_dirty = true;
 }
 
-/* -- reading ------------------------------------------------------------------------------------ */
+/* -- reading ---------------------------------------------------------------------------------- */
 static void quarantine(struct ring *ring)
 {
     struct rings *rings = ring->owner;
@@ -247,7 +247,7 @@ static void relieve(struct ring *ring)
         continue;
 }
 
-/* -- a worker that is gone ------------------------------------------------------------------------ */
+/* -- a worker that is gone -------------------------------------------------------------------- */
 /* Its open requests become spans, in the order of the rows; those that an earlier agent has
  * brought home stand at the front of that order. True when all have been told. */
 static bool tell_rows(struct ring *ring)
@@ -326,7 +326,7 @@ void rings_drain(struct rings *rings)
     }
 }
 
-/* -- what the master says ------------------------------------------------------------------------- */
+/* -- what the master says --------------------------------------------------------------------- */
 static void ring_free(struct ring *ring)
 {
     struct rings *rings = ring->owner;
@@ -478,7 +478,7 @@ bool rings_adopt_orphans(struct rings *rings)
     return any_lives;
 }
 
-/* -- figures -------------------------------------------------------------------------------------- */
+/* -- figures ---------------------------------------------------------------------------------- */
 bool rings_are_empty(const struct rings *rings)
 {
     CTS_LIST_EACH(&rings->list, link) {

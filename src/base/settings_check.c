@@ -13,7 +13,7 @@
 #define CLASS_SYNC "sync"
 #define CLASS_GTHREAD "gthread"
 
-/* -- worker_class ------------------------------------------------------------------------------ */
+/* -- worker_class ----------------------------------------------------------------------- */
 static const char *const sync_names[] = {CLASS_SYNC, "gunicorn.workers.sync.SyncWorker",
                                          "egg:gunicorn#sync"};
 static const char *const gthread_names[] = {CLASS_GTHREAD, "gunicorn.workers.gthread.ThreadWorker",
@@ -77,7 +77,7 @@ static int check_worker_class(const struct cts_settings *settings, struct cts_er
                          "worker_class: '%.100s' is unknown; ctserve has sync and gthread.", name);
 }
 
-/* -- refused settings -------------------------------------------------------------------------- */
+/* -- refused settings ------------------------------------------------------------------- */
 static const struct {
     enum cts_setting_id id;
     const char *advice;
@@ -149,7 +149,7 @@ static int check_refused(const struct cts_settings *settings, struct cts_error *
     return 0;
 }
 
-/* -- what does nothing yet ---------------------------------------------------------------------- */
+/* -- what does nothing yet -------------------------------------------------------------- */
 /* Settings whose other values come to the same thing. */
 static bool is_harmless(const struct cts_settings *settings, enum cts_setting_id id)
 {
@@ -197,7 +197,7 @@ static void warn_word(const struct cts_settings *settings, enum cts_setting_id i
                 cts_setting_rows[id].metavar, cts_setting_rows[id].default_text);
 }
 
-/* -- pairs ---------------------------------------------------------------------------------------- */
+/* -- pairs ------------------------------------------------------------------------------ */
 static int check_raw_env(const struct cts_settings *settings, struct cts_error *error)
 {
     char *const *list;

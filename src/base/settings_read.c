@@ -54,7 +54,7 @@ bool value_is_comma_list(enum cts_setting_id id)
            id == CTS_SETTING_http_protocols;
 }
 
-/* -- sentences ------------------------------------------------------------------------------ */
+/* -- sentences -------------------------------------------------------------------------- */
 /* What the user wrote, short and printable. */
 static void describe(const struct cts_value *raw, char *to, size_t to_bytes)
 {
@@ -105,7 +105,7 @@ static int no_memory(struct cts_error *error)
     return cts_error_set(error, CTS_EXIT_FAILURE, "out of memory while reading settings");
 }
 
-/* -- text ----------------------------------------------------------------------------------- */
+/* -- text ------------------------------------------------------------------------------- */
 /* The text without white space around it, as Python's str.strip() leaves it. */
 static struct cts_bytes trimmed(const char *text, size_t count)
 {
@@ -203,7 +203,7 @@ static int read_text(enum cts_setting_id id, const struct cts_value *raw,
     return value_set_text(ret_value, view.at, view.count) < 0 ? no_memory(error) : 0;
 }
 
-/* -- numbers -------------------------------------------------------------------------------- */
+/* -- numbers ---------------------------------------------------------------------------- */
 static int digit_of(char byte)
 {
     if (byte >= '0' && byte <= '9')
@@ -344,7 +344,7 @@ static int read_int(enum cts_setting_id id, enum cts_setting_source source,
     return 0;
 }
 
-/* -- yes or no, one of a few words ----------------------------------------------------------- */
+/* -- yes or no, one of a few words ------------------------------------------------------ */
 static bool is_word(struct cts_bytes view, const char *word)
 {
     return cts_bytes_equal_nocase(view, cts_bytes_of(word));
@@ -438,7 +438,7 @@ static int read_choice(enum cts_setting_id id, const struct cts_value *raw,
     return value_set_text(ret_value, word.at, word.count) < 0 ? no_memory(error) : 0;
 }
 
-/* -- lists ----------------------------------------------------------------------------------- */
+/* -- lists ------------------------------------------------------------------------------ */
 static int add_element(enum cts_setting_id id, struct cts_bytes view, struct cts_value *list,
                        struct cts_error *error)
 {
@@ -446,6 +446,14 @@ static int add_element(enum cts_setting_id id, struct cts_bytes view, struct cts
 
     if (settings_check_element(id, view, error) < 0)
         return -1;
+    if (id == CTS_SETTING_http_protocols) {
+        view = cts_bytes_of(cts_bytes_equal_nocase(view, cts_bytes_of("h1")) ? "h1" : "h2");
+        for (size_t i = 0; i < list->list_count; i++) {
+            if (cts_bytes_equal(view, cts_bytes_of(list->list[i])))
+                return cts_error_set(error, CTS_EXIT_FAILURE,
+                                     "http_protocols: %s stands there twice", list->list[i]);
+        }
+    }
     r = value_list_add(list, view.at, view.count);
     if (r == -E2BIG)
         return cts_error_set(error, CTS_EXIT_FAILURE, "%s: more than %d values",
@@ -507,7 +515,7 @@ static int read_list(enum cts_setting_id id, const struct cts_value *raw,
     return 0;
 }
 
-/* -- what only Python understands -------------------------------------------------------------- */
+/* -- what only Python understands ------------------------------------------------------- */
 static int read_object(enum cts_setting_id id, const struct cts_value *raw,
                        struct cts_value *ret_value, struct cts_error *error)
 {

@@ -5,6 +5,8 @@
  * it must not: there the callable would act a second time. */
 #include "room.h"
 
+#include "ctserve/log.h"
+
 #include <signal.h>
 
 /* Until the server has its handlers: ctrl-c ends the start, without a traceback. A handler and not
@@ -52,7 +54,11 @@ int signals_run_pending(struct cts_error *error)
 {
     if (PyErr_CheckSignals() == 0)
         return 0;
-    return exception_to_error(error, CTS_EXIT_FORK_HOOK, "a signal handler");
+    bool leaves = PyErr_ExceptionMatches(PyExc_SystemExit);
+    exception_to_error(error, CTS_EXIT_FORK_HOOK, "a signal handler");
+    if (!leaves)
+        cts_error_log("Exception in worker process\n%s", error->text);
+    return -1;
 }
 
 int signals_dump(int signo, int fd)

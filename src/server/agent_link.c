@@ -172,7 +172,7 @@ void agent_link_stack(struct ring *ring, const char *text, size_t bytes, int thr
     ring->stack_bytes = bytes;
 }
 
-/* -- speaking -------------------------------------------------------------------------------------- */
+/* -- speaking ---------------------------------------------------------------------------------- */
 static int say_hello(struct agent_link *link)
 {
     struct cts_buffer lines = CTS_BUFFER_EMPTY;
@@ -264,7 +264,7 @@ static void say(struct agent_link *link)
     /* Any other failure: it is dying. waitpid tells, and the next one hears everything. */
 }
 
-/* -- listening ------------------------------------------------------------------------------------- */
+/* -- listening --------------------------------------------------------------------------------- */
 static struct ring *ring_called(struct agent_link *link, struct cts_bytes body)
 {
     uint64_t ring_id;
@@ -378,7 +378,7 @@ static void on_socket(struct ev_loop *loop, ev_io *io, int events)
     say(link);
 }
 
-/* -- its life ---------------------------------------------------------------------------------------- */
+/* -- its life ---------------------------------------------------------------------------------- */
 static int spawn(const char *path, int socket_fd, pid_t *ret_pid)
 {
     posix_spawn_file_actions_t actions;

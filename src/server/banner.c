@@ -46,8 +46,8 @@ static int put_lines(struct cts_buffer *out, const struct banner *banner)
                           : cts_settings_text(settings, CTS_SETTING_wsgi_app);
     cts_bytes_escape(cts_bytes_of(app != NULL ? app : "?"), shown, sizeof(shown));
     const char *prefix = entry->python_prefix != NULL ? entry->python_prefix : "?";
-    int r = cts_buffer_printf(out, "%sctserve " CTS_VERSION "%s \u00b7 CPython %s (%s, %s) \u00b7 pid %d\n",
-                              bold, plain, entry->python_version, prefix, entry->mode,
+    int r = cts_buffer_printf(out, "%sctserve %s%s \u00b7 CPython %s (%s, %s) \u00b7 pid %d\n",
+                              bold, CTS_VERSION, plain, entry->python_version, prefix, entry->mode,
                               (int)getpid());
     const char *why = NULL;
     if (r == 0 && banner->app_is_loaded)

@@ -166,7 +166,29 @@ static int act(const struct cts_entry *entry, const struct cts_gateway *gateway,
     return check_config(gateway, *settings, prints, error) < 0 ? complain(error) : CTS_EXIT_OK;
 }
 
-int boot_run(const struct cts_entry *entry, const struct cts_gateway *gateway)
+/* The process title is written over the argument area, and a reload reads the arguments again. */
+static int copy_arguments(const struct cts_entry *entry, struct cts_entry *ret_copy)
+{
+    *ret_copy = *entry;
+    ret_copy->argv = calloc((size_t)entry->argc + 1, sizeof(*ret_copy->argv));
+    if (ret_copy->argv == NULL)
+        return -ENOMEM;
+    for (int i = 0; i < entry->argc; i++) {
+        ret_copy->argv[i] = strdup(entry->argv[i]);
+        if (ret_copy->argv[i] == NULL)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+static void free_arguments(struct cts_entry *entry)
+{
+    for (int i = 0; entry->argv != NULL && i < entry->argc; i++)
+        free(entry->argv[i]);
+    free(entry->argv);
+}
+
+static int run(const struct cts_entry *entry, const struct cts_gateway *gateway)
 {
     uint64_t times[3] = {cts_clock_mono_ns()};
     struct cts_error error = {0};
@@ -195,5 +217,15 @@ int boot_run(const struct cts_entry *entry, const struct cts_gateway *gateway)
     }
 done:
     gateway->finalize();
+    return exit_code;
+}
+
+int boot_run(const struct cts_entry *entry, const struct cts_gateway *gateway)
+{
+    struct cts_entry copy;
+    int exit_code = CTS_EXIT_FAILURE;
+    if (copy_arguments(entry, &copy) == 0)
+        exit_code = run(&copy, gateway);
+    free_arguments(&copy);
     return exit_code;
 }

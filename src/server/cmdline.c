@@ -59,7 +59,7 @@ static int blame(struct reading *reading)
     return cts_error_set(reading->error, inner.exit_code, "in %s: %.3900s", name, inner.text);
 }
 
-/* -- lists gather, everything else is set at once ---------------------------------------------- */
+/* -- lists gather, everything else is set at once --------------------------------------- */
 static int list_add(struct cts_value *list, const char *text)
 {
     char **longer = realloc(list->list, (list->list_count + 1) * sizeof(*longer));
@@ -136,7 +136,7 @@ static int set_lists(struct reading *reading)
     return 0;
 }
 
-/* -- one word -------------------------------------------------------------------------------------- */
+/* -- one word --------------------------------------------------------------------------- */
 /* Would argparse take this word as an option? "-", "-1" and "-0.5" are values. */
 static bool looks_like_option(const char *word)
 {
@@ -321,7 +321,7 @@ static int read_words(struct reading *reading)
     return r < 0 ? blame(reading) : 0;
 }
 
-/* -- the variables ------------------------------------------------------------------------------------ */
+/* -- the variables ---------------------------------------------------------------------- */
 static int read_variable(const char *name, enum cts_setting_source source,
                          struct cts_settings *settings, struct cmdline *cmdline,
                          struct cts_error *error)
@@ -368,7 +368,7 @@ static void warn_of_slips(void)
     }
 }
 
-/* -- the whole ------------------------------------------------------------------------------------------ */
+/* -- the whole -------------------------------------------------------------------------- */
 static int settle(const struct cts_settings *settings, struct cmdline *cmdline,
                   struct cts_error *error)
 {

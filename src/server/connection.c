@@ -506,6 +506,10 @@ static enum verdict run(struct connection *connection, struct hand *hand, struct
         if (exchange->error_type[0] == '\0')
             snprintf(exchange->error_type, sizeof(exchange->error_type), "ctserve.timeout");
         cts_buffer_drop(&job->out, cts_buffer_count(&job->out));
+        /* When the worker leaves because of it, the row stays open: the agent makes the span of
+         * it, with the stack and the reason, which this process does not know. */
+        if (exchange->wants_exit)
+            job->has_open_trace = false;
         end_trace(job, NULL);
         enter_linger(connection);
         return VERDICT_TURN_ENDED;

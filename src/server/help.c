@@ -11,7 +11,7 @@
 #define COLUMN_BYTES 32   /* where the sentences begin */
 #define LINE_BYTES 100
 
-/* -- pieces ---------------------------------------------------------------------------------- */
+/* -- pieces ----------------------------------------------------------------------------- */
 static bool has_words(const struct cts_setting_row *row)
 {
     return row->kind != CTS_KIND_BOOL && row->metavar[0] != '\0' &&
@@ -96,7 +96,7 @@ static int put_option(struct cts_buffer *out, const struct cts_setting_row *row,
     return put_wrapped(out, doc, COLUMN_BYTES, COLUMN_BYTES);
 }
 
-/* -- the everyday page --------------------------------------------------------------------------- */
+/* -- the everyday page ------------------------------------------------------------------ */
 static const struct {
     const char *title;
     enum cts_setting_id ids[8];
@@ -138,7 +138,7 @@ static int put_everyday(struct cts_buffer *out)
     return r;
 }
 
-/* -- everything ------------------------------------------------------------------------------------ */
+/* -- everything ------------------------------------------------------------------------- */
 static bool is_first_of_section(int id)
 {
     for (int before = 0; before < id; before++) {
@@ -174,7 +174,7 @@ static int put_everything(struct cts_buffer *out)
     return r;
 }
 
-/* -- one setting -------------------------------------------------------------------------------------- */
+/* -- one setting ------------------------------------------------------------------------ */
 static const char *kind_text(enum cts_setting_kind kind)
 {
     switch (kind) {

@@ -102,7 +102,7 @@ int listener_read_address(const char *text, struct listener_address *ret_address
     return 0;
 }
 
-/* -- naming what is open -------------------------------------------------------------------------- */
+/* -- naming what is open ----------------------------------------------------------------------- */
 static int name_socket(struct listener *listener)
 {
     union {
@@ -136,7 +136,7 @@ static int name_socket(struct listener *listener)
     return 0;
 }
 
-/* -- opening ------------------------------------------------------------------------------------ */
+/* -- opening ----------------------------------------------------------------------------------- */
 static int open_tcp(const struct listener_address *address, int backlog)
 {
     char port[8];

@@ -14,7 +14,6 @@
 #define LOOP_ACCEPT_PAUSE_S 0.1
 #define LOOP_DRAIN_GRACE_S 0.25
 #define LOOP_DRAIN_ACTIVE_NS SECOND_NS     /* heard from within this time: may be about to speak */
-#define LOOP_BACKLOG_TAKEN_MAX 512
 
 static void put_in_batch(struct loop *loop, struct connection *connection)
 {
@@ -104,13 +103,13 @@ static void on_clock(struct ev_loop *ev, ev_timer *watcher, int events)
 static void watch_listeners(struct loop *loop, bool on)
 {
     for (size_t i = 0; i < loop->listeners_count; i++) {
-        loop->listeners[i].is_ready = false;
+        loop->listeners[i].is_ready = on && loop->is_emptying;
         if (on)
             ev_io_start(loop->ev, &loop->listeners[i].watcher);
         else
             ev_io_stop(loop->ev, &loop->listeners[i].watcher);
     }
-    loop->accept_wanted_since_ns = 0;
+    loop->accept_wanted_since_ns = on && loop->is_emptying ? cts_clock_mono_ns() : 0;
 }
 
 static void on_accept_pause(struct ev_loop *ev, ev_timer *watcher, int events)
@@ -175,7 +174,9 @@ int loop_init(struct loop *loop, struct service *service)
     for (size_t i = 0; i < service->plan->listeners_count && i < LOOP_LISTENERS_MAX; i++)
         init_listener(loop, &service->plan->listeners[i]);
     ev_timer_init(&loop->clock_timer, on_clock, LOOP_CLOCK_TICK_S, LOOP_CLOCK_TICK_S);
-    ev_timer_init(&loop->beat_timer, on_beat, 1., 1.);
+    /* Twice per timeout, as gunicorn: an idle worker under `--timeout 1` is not silent. */
+    double beat_s = service->plan->facts.timeout_s == 1 ? .4 : 1.;
+    ev_timer_init(&loop->beat_timer, on_beat, beat_s, beat_s);
     ev_timer_start(loop->ev, &loop->beat_timer);
     ev_init(&loop->accept_pause, on_accept_pause);
     ev_timer_init(&loop->drain_timer, on_drain_grace, LOOP_DRAIN_GRACE_S, 0.);
@@ -215,7 +216,9 @@ void loop_done(struct loop *loop)
 
 void loop_turn(struct loop *loop, bool may_sleep)
 {
-    ev_run(loop->ev, may_sleep && cts_list_is_empty(&loop->batch) ? EVRUN_ONCE : EVRUN_NOWAIT);
+    bool has_work = !cts_list_is_empty(&loop->batch) ||
+                    (loop->is_emptying && loop_may_accept(loop));
+    ev_run(loop->ev, may_sleep && !has_work ? EVRUN_ONCE : EVRUN_NOWAIT);
 }
 
 struct connection *loop_take(struct loop *loop)
@@ -280,6 +283,12 @@ void loop_settle(struct loop *loop, struct connection *connection)
     }
 }
 
+static void stop_listening(struct loop *loop)
+{
+    loop->accepts = loop->is_emptying = false;
+    watch_listeners(loop, false);
+}
+
 /* -- accepting ------------------------------------------------------------------------------ */
 bool loop_may_accept(const struct loop *loop)
 {
@@ -287,8 +296,9 @@ bool loop_may_accept(const struct loop *loop)
            loop->connections_count < loop->service->connections_max;
 }
 
-static struct connection *accept_from(struct loop *loop, const struct listener *listener)
+static struct connection *accept_from(struct loop *loop, struct loop_listener *member)
 {
+    const struct listener *listener = member->listener;
     struct sockaddr_storage address = {0};
     socklen_t address_bytes = sizeof(address);
     int fd = accept4(listener->fd, (struct sockaddr *)(void *)&address, &address_bytes,
@@ -296,8 +306,10 @@ static struct connection *accept_from(struct loop *loop, const struct listener *
     if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
             pause_accepting(loop);
+        member->is_ready = false;
         return NULL;
     }
+    member->is_ready = loop->is_emptying;
     struct connection *connection =
         connection_new(loop->service, listener, fd, &address, address_bytes);
     if (connection == NULL)
@@ -317,12 +329,15 @@ struct connection *loop_accept(struct loop *loop)
         loop->next_listener = (loop->next_listener + 1) % loop->listeners_count;
         if (!member->is_ready)
             continue;
-        member->is_ready = false;
-        connection = accept_from(loop, member->listener);
+        connection = accept_from(loop, member);
     }
     for (size_t i = 0; i < loop->listeners_count; i++)
         if (loop->listeners[i].is_ready)
             loop->accept_wanted_since_ns = cts_clock_mono_ns();
+    if (loop->is_emptying && !loop->is_paused &&
+        (loop->accept_wanted_since_ns == 0 ||
+         loop->accept_wanted_since_ns > loop->emptying_until_ns))
+        stop_listening(loop);
     return connection;
 }
 
@@ -354,27 +369,24 @@ static void on_drain_grace(struct ev_loop *ev, ev_timer *watcher, int events)
     close_idle(loop, CLOCK_FRESH, true);
 }
 
-static void take_backlog(struct loop *loop)
-{
-    for (size_t i = 0; i < loop->listeners_count; i++) {
-        for (int taken = 0; taken < LOOP_BACKLOG_TAKEN_MAX; taken++) {
-            struct connection *connection = accept_from(loop, loop->listeners[i].listener);
-            if (connection == NULL)
-                break;
-            put_in_batch(loop, connection);
-        }
-    }
-}
-
 void loop_drain(struct loop *loop, bool takes_backlog)
 {
+    int64_t graceful_s =
+        cts_settings_int(loop->service->plan->settings, CTS_SETTING_graceful_timeout);
+
     if (loop->is_draining)
         return;
-    if (takes_backlog && !loop->is_paused)
-        take_backlog(loop);
     loop->is_draining = true;
-    loop->accepts = false;
-    watch_listeners(loop, false);
+    if (takes_backlog && !loop->is_paused) {
+        uint64_t now_ns = cts_clock_mono_ns();
+        loop->is_emptying = true;
+        loop->emptying_until_ns = now_ns + (uint64_t)graceful_s * SECOND_NS * 2 / 3;
+        loop->accept_wanted_since_ns = now_ns;
+        for (size_t i = 0; i < loop->listeners_count; i++)
+            loop->listeners[i].is_ready = true;
+    } else {
+        stop_listening(loop);
+    }
     close_idle(loop, CLOCK_KEPT, false);
     close_idle(loop, CLOCK_FRESH, false);
     start_drain_timer(loop);
@@ -382,5 +394,5 @@ void loop_drain(struct loop *loop, bool takes_backlog)
 
 bool loop_is_empty(const struct loop *loop)
 {
-    return loop->connections_count == 0;
+    return loop->connections_count == 0 && !loop->is_emptying;
 }

@@ -43,6 +43,8 @@ struct loop {
     bool is_paused;
     bool is_full;              /* at the limit of connections: not listening */
     bool is_draining;
+    bool is_emptying;          /* draining, and the backlog is still taken in */
+    uint64_t emptying_until_ns;
     uint64_t accept_wanted_since_ns;
     void *owner;               /* for the callbacks below */
     void (*on_busy_event)(struct loop *loop, struct connection *connection);  /* gthread */
@@ -67,8 +69,10 @@ bool loop_may_accept(const struct loop *loop);
 /* Accept one; NULL when nobody was there after all. Not settled yet: give it a turn first. */
 struct connection *loop_accept(struct loop *loop);
 
-/* Stop listening, let what runs finish. Clients that already wait in the backlog are still taken
- * in with `takes_backlog`. Idle connections are closed, recently active ones after a moment. */
+/* Let what runs finish. With `takes_backlog` clients that wait in the backlog are still taken in,
+ * one at a time as ever, until it was seen empty (siblings may help) or two thirds of
+ * `graceful_timeout` are over: nobody is taken in who could not be answered. Then nobody listens.
+ * Idle connections are closed, recently active ones after a moment. */
 void loop_drain(struct loop *loop, bool takes_backlog);
 bool loop_is_empty(const struct loop *loop);
 

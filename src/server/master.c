@@ -69,7 +69,7 @@ struct master {
 /* Python asks the server through functions without a context; there is one master per process. */
 static struct master *the_master;
 
-/* -- what Python may ask ----------------------------------------------------------------------------- */
+/* -- what Python may ask ----------------------------------------------------------------------- */
 static int ops_kill_worker(pid_t pid, int signo)
 {
     struct member *member = supervisor_by_pid(&the_master->supervisor, pid);
@@ -108,7 +108,7 @@ struct cts_server_ops server_ops = {
     .workers_count = ops_workers_count,
 };
 
-/* -- small things -------------------------------------------------------------------------------------- */
+/* -- small things ------------------------------------------------------------------------------ */
 static int run_hook(struct master *master, enum cts_hook hook, struct cts_error *error)
 {
     struct cts_hook_call call = {0};
@@ -166,7 +166,7 @@ static void crash(struct master *master, int exit_code, const char *text)
     master->stop_is_quick = true;
 }
 
-/* -- tracing -------------------------------------------------------------------------------------------- */
+/* -- tracing ----------------------------------------------------------------------------------- */
 static bool tracing_is_on(const struct cts_settings *settings)
 {
     const char *disabled = getenv("OTEL_SDK_DISABLED");
@@ -284,7 +284,7 @@ static void put_past_span(const char *name, const struct span_mark *parent, uint
     cts_span_put(&span);
 }
 
-/* -- boot ------------------------------------------------------------------------------------------------ */
+/* -- boot -------------------------------------------------------------------------------------- */
 static int write_pidfile(struct master *master, struct cts_error *error)
 {
     const char *path = cts_settings_text(master->settings, CTS_SETTING_pidfile);
@@ -406,7 +406,7 @@ static void bind_step(struct master *master)
         crash(master, error.exit_code != 0 ? error.exit_code : CTS_EXIT_FAILURE, error.text);
 }
 
-/* -- the end ----------------------------------------------------------------------------------------------- */
+/* -- the end ----------------------------------------------------------------------------------- */
 static void begin_stop(struct master *master, int signo)
 {
     if (master->phase < PHASE_STOPPING) {
@@ -481,7 +481,7 @@ static void last_words(struct master *master)
     master->phase = PHASE_LEAVING;
 }
 
-/* -- reload -------------------------------------------------------------------------------------------------- */
+/* -- reload ------------------------------------------------------------------------------------ */
 static void reload_failed(struct master *master, const char *text)
 {
     cts_error_log("Reload failed, the old workers go on serving:\n%s", text);
@@ -629,7 +629,7 @@ static void look_at_reload(struct master *master)
     }
 }
 
-/* -- upgrade -------------------------------------------------------------------------------------------------- */
+/* -- upgrade ----------------------------------------------------------------------------------- */
 /* In the child of USR2. Returns the exit code when the exec did not happen. */
 static int exec_again(struct master *master, pid_t old_pid)
 {
@@ -683,7 +683,7 @@ static void look_for_promotion(struct master *master)
     set_title(master, "master");
 }
 
-/* -- signals --------------------------------------------------------------------------------------------------- */
+/* -- signals ----------------------------------------------------------------------------------- */
 static void change_target(struct master *master, int64_t by)
 {
     struct cts_error error = {0};
@@ -777,7 +777,7 @@ static void handle(struct master *master, int signo)
     handle_running(master, signo);
 }
 
-/* -- the loop --------------------------------------------------------------------------------------------------- */
+/* -- the loop ---------------------------------------------------------------------------------- */
 static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct master *master = timer->data;

@@ -18,7 +18,7 @@
 #define SPARE_ROWS 48u
 #define LETTERS_PER_TURN_MAX 16
 
-/* -- making ------------------------------------------------------------------------------------- */
+/* -- making ------------------------------------------------------------------------------------ */
 static int64_t draw_max_requests(const struct cts_settings *settings)
 {
     int64_t limit = cts_settings_int(settings, CTS_SETTING_max_requests);

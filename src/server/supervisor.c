@@ -15,6 +15,7 @@
 #define BACKOFF_FIRST_S 0.1
 #define BACKOFF_FACTOR 5.0
 #define BACKOFF_MAX_S 30.0
+#define HEALTHY_S 60.0   /* ready for so long: the place is fine, even if nobody asked anything */
 
 static void on_spawn_timer(struct ev_loop *loop, ev_timer *timer, int events)
 {
@@ -45,7 +46,7 @@ void supervisor_move(struct member *member, enum member_state state)
     }
 }
 
-/* -- counting ------------------------------------------------------------------------------------ */
+/* -- counting ---------------------------------------------------------------------------------- */
 static bool is_counted(const struct member *member, uint64_t generation)
 {
     return member->config_generation == generation && !member->is_written_off;
@@ -88,7 +89,7 @@ struct member *supervisor_by_ring(struct supervisor *supervisor, const struct ri
     return supervisor_by_pid(supervisor, ring->facts.pid);
 }
 
-/* -- letting go ------------------------------------------------------------------------------------ */
+/* -- letting go -------------------------------------------------------------------------------- */
 static void set_timer(struct member *member, double seconds)
 {
     struct ev_loop *loop = member->supervisor->loop;
@@ -150,7 +151,7 @@ static void drain_others(struct supervisor *supervisor, uint64_t generation)
                 supervisor_drain(SUPERVISOR_MEMBER(at), CTS_GONE_STOPPED);
 }
 
-/* -- reload ---------------------------------------------------------------------------------------- */
+/* -- reload ------------------------------------------------------------------------------------ */
 void supervisor_reload_begin(struct supervisor *supervisor)
 {
     if (supervisor->reload == RELOAD_RUNS) {
@@ -193,7 +194,7 @@ static void fail_reload(struct supervisor *supervisor, const struct member *memb
              member->boot_failed ? member->failure.text : "a new worker died before it was ready");
 }
 
-/* -- forking ----------------------------------------------------------------------------------------- */
+/* -- forking ----------------------------------------------------------------------------------- */
 static void due_in(struct supervisor *supervisor, double seconds)
 {
     ev_timer_stop(supervisor->loop, &supervisor->spawn_timer);
@@ -314,13 +315,14 @@ void supervisor_set_target(struct supervisor *supervisor, int64_t target)
     supervisor->target = target > SUPERVISOR_SLOTS_MAX / 2 ? SUPERVISOR_SLOTS_MAX / 2 : target;
 }
 
-/* -- what workers say and do ------------------------------------------------------------------------- */
+/* -- what workers say and do ------------------------------------------------------------------- */
 void supervisor_ready(struct member *member)
 {
     struct supervisor *supervisor = member->supervisor;
     if (member->was_ready)
         return;
     member->was_ready = true;
+    member->ready_at = ev_time();
     supervisor->ever_ready = true;
     if (member->state == MEMBER_BOOTING)
         supervisor_move(member, MEMBER_READY);
@@ -424,7 +426,8 @@ static void update_seat(struct member *member)
 {
     struct cts_worker_copy worker;
     cts_worker_read(&member->ring->view, &worker);
-    if (worker.answered_count > 0) {
+    bool was_healthy = member->was_ready && ev_time() - member->ready_at > HEALTHY_S;
+    if (worker.answered_count > 0 || was_healthy) {
         member->seat = (struct member_seat){0};
         return;
     }

@@ -80,7 +80,7 @@ struct member *supervisor_by_ring(struct supervisor *supervisor, const struct ri
 /* Let one worker go (TERM, then KILL after graceful_timeout). */
 void supervisor_drain(struct member *member, enum cts_gone_reason reason);
 
-/* -- called by member.c and stall.c -------------------------------------------------------------- */
+/* -- called by member.c and stall.c ------------------------------------------------------------ */
 void supervisor_ready(struct member *member);
 void supervisor_leaving(struct member *member, enum cts_gone_reason reason);
 void supervisor_timer(struct member *member);

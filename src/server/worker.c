@@ -19,7 +19,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define WORKER_ACCEPT_WAIT_NS_MAX 10000000ull   /* busy clients may keep a new one waiting so long */
+/* Busy clients keep a new one waiting at most so long. */
+#define WORKER_ACCEPT_WAIT_NS_MAX 10000000ull
 #define WORKER_BEAT_EVERY_NS 100000000ull
 #define WORKER_WAIT_MS 1000
 

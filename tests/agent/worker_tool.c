@@ -29,9 +29,8 @@ static void begin(struct cts_trace_request *request, int number)
         .path = cts_bytes_of(number % 5 == 4 ? "/caf\xe9" : path),
         .query = cts_bytes_of("a=1&sig=hush&b=2"), .scheme = cts_bytes_of("http"),
         .host = cts_bytes_of("shop.test:8000"), .user_agent = cts_bytes_of("tool/1"),
-        .traceparent = number % 2 == 0
-                           ? cts_bytes_of("")
-                           : cts_bytes_of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        .traceparent = cts_bytes_of(
+            number % 2 == 0 ? "" : "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         .peer_address = cts_bytes_of("127.0.0.1"), .peer_port = 4711, .server_port = 8000,
         .version_minor = 1, .accept_ns = now_ns - 1000, .start_ns = now_ns};
     memset(request, 0, sizeof(*request));
@@ -105,7 +104,8 @@ static int play(char **words)
     fflush(stdout);
     if (fgets(line, sizeof(line), stdin) == NULL)
         return 1;
-    if ((plan.slot_index < 0 ? cts_tracer_attach_master(&slot) : cts_tracer_attach(&slot, false)) < 0)
+    if ((plan.slot_index < 0 ? cts_tracer_attach_master(&slot)
+                             : cts_tracer_attach(&slot, false)) < 0)
         return 1;
     cts_tracer_enable(true);
     for (;;) {

@@ -18,7 +18,7 @@ CASES = [
     ("proc_name", "b'x'"), ("proc_name", "'x'"),
     ("bind", "':5002'"), ("bind", "['a:1', ' b:2 ']"), ("bind", "('a:1',)"), ("bind", "5002"),
     ("bind", "[]"), ("bind", "None"), ("bind", "['a:1', 5]"),
-    ("raw_env", "['A=1']"), ("raw_env", "'A=1,B=2'"), ("raw_env", "{'A': '1'}"),
+    ("raw_env", "['A=1']"), ("raw_env", "'A=1,B=2'"),
     ("forwarded_allow_ips", "'*'"), ("forwarded_allow_ips", "'10.0.0.0/8, ::1'"),
     ("forwarded_allow_ips", "'10.0.0.1/8'"), ("forwarded_allow_ips", "['*']"),
     ("forwarded_allow_ips", "'localhost'"), ("forwarded_allow_ips", "''"),

@@ -1,4 +1,4 @@
-/* faults.h - making the n-th allocation fail. Linked with -Wl,--wrap for malloc, calloc, realloc. */
+/* faults.h - making the n-th allocation fail. Needs -Wl,--wrap for malloc, calloc, realloc. */
 #ifndef TEST_FAULTS_H
 #define TEST_FAULTS_H
 

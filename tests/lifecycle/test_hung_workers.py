@@ -1,0 +1,126 @@
+"""A worker that hangs, in every way it can: replaced within the limit plus 1.5 s, the stack with
+the function's name in the log, the client told."""
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from harness import SANITIZED, Running, app_folder, until
+
+APP = '''
+import collections, itertools, os, signal, time
+
+def python_loop_here():
+    while True:
+        pass
+
+def sleep_here():
+    time.sleep(600)
+
+def gil_held_here():
+    collections.deque(itertools.repeat(None), maxlen=0)  # C code that never looks up
+
+def stopped_here():
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(600)
+
+ways = {"/loop": python_loop_here, "/sleep": sleep_here, "/gil": gil_held_here,
+        "/stop": stopped_here}
+
+def app(environ, start_response):
+    way = ways.get(environ["PATH_INFO"])
+    if way is not None:
+        way()
+    start_response("200 OK", [("Content-Length", "3")])
+    return [b"ok\\n"]
+'''
+
+LIMIT_S = 2
+NAMES = {"/loop": "python_loop_here", "/sleep": "sleep_here", "/gil": "gil_held_here",
+         "/stop": "stopped_here"}
+KINDS = {
+    "sync_by_timeout": ["-t", str(LIMIT_S)],
+    "gthread_by_request_timeout": ["--threads", "2", "--request-timeout", str(LIMIT_S)],
+    "sync_by_request_timeout": ["-t", "0", "--request-timeout", str(LIMIT_S)],
+}
+
+
+def ask(port, path):
+    with socket.create_connection(("127.0.0.1", port), 30) as client:
+        client.settimeout(60)
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
+        text = b""
+        try:
+            while piece := client.recv(4096):
+                text += piece
+        except ConnectionResetError:
+            pass
+        return text
+
+
+@pytest.mark.parametrize("path", NAMES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hung_worker_is_replaced_with_its_stack_told(kind, path):
+    with app_folder(APP) as folder:
+        with Running(["--no-tracing", *KINDS[kind], "app:app"], folder) as server:
+            server.ready()
+            hung = server.workers()
+            answers = []
+            begun = time.monotonic()
+            asking = threading.Thread(target=lambda: answers.append(ask(server.port, path)))
+            asking.start()
+            server.line(r"WORKER TIMEOUT \(pid:%d\)" % hung[0])
+            server.line(NAMES[path])
+            server.line("Booting worker", count=2)
+            took = time.monotonic() - begun
+            assert took <= LIMIT_S + (10 if SANITIZED else 1.5), took
+            asking.join(60)
+            assert answers[0].startswith(b"HTTP/1.1 500"), answers[0]
+            assert ask_until_ok(server)
+            assert not set(hung) & set(server.workers())
+            assert server.stop() == 0
+
+
+def ask_until_ok(server):
+    def answered():
+        try:
+            return server.get("/") == b"ok\n"
+        except OSError:
+            return False
+    return until(answered, lambda: server.text)
+
+
+def test_a_slow_import_is_no_hang():
+    """Boot is exempt from timeout, as in gunicorn."""
+    with app_folder("import time; time.sleep(3)\n" + APP) as folder:
+        with Running(["--no-tracing", "-t", "1", "app:app"], folder) as server:
+            server.ready()
+            assert "WORKER TIMEOUT" not in server.text
+            assert server.stop() == 0
+
+
+def test_gthreads_timeout_does_not_limit_one_request():
+    """As in gunicorn: the worker is not silent, so a long request is its own business."""
+    app = APP.replace('"/sleep": sleep_here', '"/sleep": lambda: time.sleep(3)')
+    with app_folder(app) as folder:
+        with Running(["--no-tracing", "--threads", "2", "-t", "1", "app:app"], folder) as server:
+            server.ready()
+            assert server.get("/sleep") == b"ok\n"
+            assert "WORKER TIMEOUT" not in server.text
+            assert server.stop() == 0
+
+
+def test_a_worker_that_does_not_leave_is_killed_after_graceful_timeout():
+    with app_folder(APP) as folder:
+        with Running(["--no-tracing", "--threads", "2", "--graceful-timeout", "1", "app:app"],
+                     folder) as server:
+            server.ready()
+            asking = threading.Thread(target=ask, args=(server.port, "/sleep"))
+            asking.start()
+            until(lambda: len(os.listdir(f"/proc/{server.workers()[0]}/task")) >= 2, "its threads")
+            time.sleep(0.3)  # the request is in the application by then; the test holds without it
+            assert server.stop() == 0
+            asking.join(60)

@@ -1,0 +1,69 @@
+"""Many forks: at-fork callbacks run for each, random numbers differ, the master stays one thread."""
+import os
+import signal
+
+import pytest
+
+from harness import SANITIZED, Running, app_folder, until
+
+APP = '''
+import os, random
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"%d" % os.getpid()]
+'''
+CONF = '''
+import os, random
+def say(line):
+    fd = os.open(os.environ["TEST_FORKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(fd, (line + "\\n").encode())
+    os.close(fd)
+os.register_at_fork(before=lambda: say("before"), after_in_child=lambda: say("child"),
+                    after_in_parent=lambda: say("parent"))
+def post_worker_init(worker): say("random %r" % random.random())
+def pre_fork(server, worker): say("threads %d" % len(os.listdir("/proc/self/task")))
+'''
+THREAD = '''
+import threading, time
+threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+'''
+
+
+def forks(count, conf, threads):
+    with app_folder(APP, gunicorn_conf_py=conf) as folder:
+        path = folder / "forks.txt"
+        with Running(["-w", "2", "app:app"], folder, {"TEST_FORKS": str(path)}) as server:
+            server.ready()
+
+            def said(word):
+                return [line for line in path.read_text().splitlines() if line.split()[0] == word]
+            until(lambda: len(said("random")) == 2, "two workers")
+            made = 2
+            while made < count:
+                server.process.send_signal(signal.SIGTTIN)
+                made += 1
+                until(lambda: len(said("random")) == made, lambda: server.text[-2000:])
+                server.process.send_signal(signal.SIGTTOU)
+                until(lambda: len(server.workers()) == 2, lambda: server.text[-2000:])
+                victim = int(server.get("/"))  # has answered: its place does not have to wait
+                os.kill(victim, signal.SIGKILL)
+                made += 1
+                until(lambda: len(said("random")) == made, lambda: server.text[-2000:])
+            for word in ("before", "child", "parent"):
+                assert len(said(word)) == made, word
+            assert len(set(said("random"))) == made
+            assert set(said("threads")) == {f"threads {threads}"}
+            assert server.stop() == 0
+
+
+def test_fifty_forks():
+    forks(20 if SANITIZED else 50, CONF, 1)
+
+
+def test_forks_with_a_config_file_that_starts_a_thread():
+    forks(20, CONF + THREAD, 2)
+
+
+@pytest.mark.nightly
+def test_a_thousand_forks():
+    forks(1000, CONF, 1)

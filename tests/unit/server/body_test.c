@@ -1,0 +1,151 @@
+/* body_test.c - a request body between the wire and the application: lengths, chunks, bounds. */
+#include "../../../src/server/body.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const struct cts_http_rules rules = {
+    .line_bytes_max = 4094, .fields_count_max = 100, .field_bytes_max = 8190};
+
+static struct cts_request with_length(int64_t length)
+{
+    return (struct cts_request){.content_length = length};
+}
+
+static struct cts_request with_chunks(void)
+{
+    return (struct cts_request){.content_length = -1, .is_chunked = true};
+}
+
+static void assert_bytes(struct cts_bytes bytes, const char *text)
+{
+    assert_int_equal(bytes.count, strlen(text));
+    assert_memory_equal(bytes.at, text, bytes.count);
+}
+
+static void a_request_without_body_has_ended_at_once(void **state)
+{
+    struct body body = {0};
+    struct cts_request none = with_length(-1);
+    body_begin(&body, &none, &rules);
+    assert_true(body.has_ended);
+    struct cts_request empty = with_length(0);
+    empty.expects_continue = true;
+    body_begin(&body, &empty, &rules);
+    assert_true(body.has_ended);
+    assert_false(body.owes_continue);
+    body_free(&body);
+}
+
+static void a_body_takes_its_length_and_leaves_the_next_request(void **state)
+{
+    struct body body = {0};
+    struct cts_request request = with_length(5);
+    struct cts_bytes from = cts_bytes_of("abcdeGET /");
+    body_begin(&body, &request, &rules);
+    assert_int_equal(body_store(&body, &from), 0);
+    assert_bytes(body.ready, "abcde");
+    assert_bytes(from, "GET /");
+    assert_int_equal(body.total_bytes, 5);
+    body_free(&body);
+}
+
+static void a_body_in_pieces_is_gathered(void **state)
+{
+    struct body body = {0};
+    struct cts_request request = with_length(6);
+    const char *const pieces[] = {"a", "bc", "def"};
+    int r = CTS_NEED_MORE;
+    body_begin(&body, &request, &rules);
+    for (size_t i = 0; i < CTS_COUNT(pieces); i++) {
+        assert_int_equal(r, CTS_NEED_MORE);
+        struct cts_bytes from = cts_bytes_of(pieces[i]);
+        r = body_store(&body, &from);
+        assert_int_equal(from.count, 0);
+    }
+    assert_int_equal(r, 0);
+    assert_bytes(body.ready, "abcdef");
+    body_free(&body);
+}
+
+static void chunks_are_undone_byte_by_byte_and_the_rest_stays(void **state)
+{
+    static const char wire[] = "3\r\nabc\r\n2;x=1\r\nde\r\n0\r\n\r\nGET";
+    struct body body = {0};
+    struct cts_request request = with_chunks();
+    size_t at = 0;
+    body_begin(&body, &request, &rules);
+    for (int r = CTS_NEED_MORE; r == CTS_NEED_MORE; at++) {
+        assert_true(at < sizeof(wire) - 1);
+        struct cts_bytes from = {wire + at, 1};
+        r = body_store(&body, &from);
+        assert_true(r <= 0);
+    }
+    assert_bytes(body.ready, "abcde");
+    assert_string_equal(wire + at, "GET");
+    body_free(&body);
+}
+
+static void a_bad_chunk_is_an_error_for_ever(void **state)
+{
+    struct body body = {0};
+    struct cts_request request = with_chunks();
+    struct cts_bytes from = cts_bytes_of("3\r\nabcX\r\n0\r\n\r\n");
+    body_begin(&body, &request, &rules);
+    assert_int_equal(body_store(&body, &from), 400);
+    assert_int_equal(body.error, -EBADMSG);
+    assert_non_null(body.code);
+    assert_false(body.has_ended);
+    body_free(&body);
+}
+
+static void discarding_keeps_no_byte(void **state)
+{
+    struct body body = {0};
+    struct cts_request request = with_length(100);
+    char bytes[100] = {0};
+    struct cts_bytes from = {bytes, 60};
+    body_begin(&body, &request, &rules);
+    assert_int_equal(body_discard(&body, &from), CTS_NEED_MORE);
+    from = (struct cts_bytes){bytes, 60};
+    assert_int_equal(body_discard(&body, &from), 0);
+    assert_int_equal(from.count, 20);
+    assert_int_equal(cts_buffer_count(&body.store), 0);
+    body_free(&body);
+}
+
+static void a_second_request_begins_with_nothing_of_the_first(void **state)
+{
+    struct body body = {0};
+    struct cts_request first = with_chunks();
+    struct cts_bytes from = cts_bytes_of("3\r\nabc\r\nxyz\r\n");
+    body_begin(&body, &first, &rules);
+    assert_true(body_store(&body, &from) > 0);
+    struct cts_request second = with_length(2);
+    from = cts_bytes_of("xy");
+    body_begin(&body, &second, &rules);
+    assert_int_equal(body_store(&body, &from), 0);
+    assert_int_equal(body.error, 0);
+    assert_bytes(body.ready, "xy");
+    body_free(&body);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_request_without_body_has_ended_at_once),
+        cmocka_unit_test(a_body_takes_its_length_and_leaves_the_next_request),
+        cmocka_unit_test(a_body_in_pieces_is_gathered),
+        cmocka_unit_test(chunks_are_undone_byte_by_byte_and_the_rest_stays),
+        cmocka_unit_test(a_bad_chunk_is_an_error_for_ever),
+        cmocka_unit_test(discarding_keeps_no_byte),
+        cmocka_unit_test(a_second_request_begins_with_nothing_of_the_first),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
