@@ -410,3 +410,16 @@ def test_signals_of_a_terminal_do_not_end_it():
             os.kill(master.pid, signo)
         assert master.get("status")["agent"]["pid"] == master.pid
         assert master.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_as_root_it_becomes_the_workers_user_before_it_reads_a_ring():
+    with Master(uid=65534, gid=65534) as master:
+        worker = master.add(Worker(2))
+        worker.spans(5)
+        settled(worker, 5)
+        with open(f"/proc/{master.pid}/status", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        assert fields["Uid"].split() == fields["Gid"].split() == ["65534"] * 4
+        assert fields["Groups"].split() == [] and int(fields["CapEff"], 16) == 0
+        assert fields["Name"].strip() == "ctserve-agent"
