@@ -36,10 +36,9 @@ def port_is_free(port):
 
 
 def choose_port(wanted):
+    """The first free port from `wanted` on."""
     for port in range(wanted, wanted + 100):
         if port_is_free(port):
-            if port != wanted:
-                print(f"port {wanted} is taken, using {port}")
             return port
     sys.exit(f"no free port from {wanted} to {wanted + 99}; choose one with --port")
 
@@ -56,7 +55,7 @@ class Shop:
             environment.pop(name, None)
         self.process = subprocess.Popen(
             [str(ROOT / "build" / "ctserve"), "app:app", "--workers", str(WORKERS), "-c",
-             "gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", "--trace-api", "127.0.0.1:0"],
+             "gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", "--trace-api", f"127.0.0.1:{choose_port(port + 1)}"],
             cwd=SHOP, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True)
         self.reader = threading.Thread(target=self.read, daemon=True)
@@ -305,6 +304,8 @@ def main():
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args()
     port = choose_port(options.port)
+    if port != options.port:
+        print(f"port {options.port} is taken, using {port}")
     return (show if options.mode == "show" else once)(port)
 
 

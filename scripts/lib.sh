@@ -70,6 +70,11 @@ pythons_found() {
     done | awk '!seen[$0]++'
 }
 
+# Debian's debug build, if it and its headers are there: an ABI tag of its own, for reference counts.
+python_debug_found() {
+    [ -x /usr/bin/python3-dbg ] && python_fits /usr/bin/python3-dbg && echo /usr/bin/python3-dbg
+}
+
 # Debian's python3 needs its headers and venv from packages of their own.
 packages_for_python() {
     case $(python_real "$1") in
@@ -103,6 +108,10 @@ venv_make() {
     python=$2
     shift 2
     wanted="$("$python" -I -S -c 'import sys; print(sys.executable, sys.version)' | tr '\n' ' ') $*"
+    for argument in "$@"; do
+        # A list that changed makes it anew as well.
+        [ ! -f "$argument" ] || wanted="$wanted $(cksum <"$argument")"
+    done
     if [ "$(cat "$root/$folder/.made-for" 2>/dev/null)" != "$wanted" ]; then
         rm -rf "${root:?}/$folder"
         "$python" -m venv "$root/$folder" >"$root/$folder.log" 2>&1 ||

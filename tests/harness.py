@@ -36,6 +36,16 @@ def until(fact, what, patience_s=PATIENCE_S):
         time.sleep(0.01)
 
 
+def sweep(values, quick):
+    """The values for pytest.mark.parametrize; those not in `quick` are left out by --quick."""
+    import pytest
+    values = list(values)
+    assert all(value in values for value in quick), quick
+    return [value if value in quick else
+            pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+            for value in values]
+
+
 class Running:
     """A ctserve started on a free loopback port, its log collected line by line.
 

@@ -1,10 +1,11 @@
-"""The applications that every server of the bench runs."""
+"""The plain WSGI applications that every server of the bench runs."""
 import os
+import time
 
 BODY = b"Hello, World!"
 HEADERS = [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))]
 JSON_1K = b'{"items": [' + b", ".join(b'{"id": %d, "name": "item %d"}' % (i, i) for i in range(33)) + b"]}"
-BIG = {10: b"x" * 10_240, 100: b"x" * 102_400}
+PLAIN = {f"/{kilobytes}k": b"x" * (kilobytes * 1024) for kilobytes in (10, 100, 256)}
 
 
 def app(environ, start_response):
@@ -13,26 +14,49 @@ def app(environ, start_response):
     return [BODY]
 
 
+def sleeping(environ, start_response):
+    """The same after a millisecond of waiting, as for a database."""
+    time.sleep(0.001)
+    start_response("200 OK", HEADERS)
+    return [BODY]
+
+
 def routes(environ, start_response):
-    """/json, /10k, /100k, POST /echo-length, anything else says hello."""
+    """/json, /10k, /100k, /256k, /count (bytes of the request body), /pid, /file; anything else
+    says hello."""
     path = environ["PATH_INFO"]
-    if path == "/json":
+    kind = "text/plain"
+    if path in PLAIN:
+        body = PLAIN[path]
+    elif path == "/json":
         body, kind = JSON_1K, "application/json"
-    elif path == "/10k":
-        body, kind = BIG[10], "text/plain"
-    elif path == "/100k":
-        body, kind = BIG[100], "text/plain"
-    elif path == "/echo-length":
-        count = 0
-        while True:
-            piece = environ["wsgi.input"].read(65536)
-            if not piece:
-                break
-            count += len(piece)
-        body, kind = str(count).encode(), "text/plain"
+    elif path == "/count":
+        body = str(counted(environ["wsgi.input"])).encode()
     elif path == "/pid":
-        body, kind = str(os.getpid()).encode(), "text/plain"
+        body = str(os.getpid()).encode()
+    elif path == "/file":
+        return file_reply(environ, start_response)
     else:
-        body, kind = BODY, "text/plain"
+        body = BODY
     start_response("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return [body]
+
+
+def counted(stream):
+    """How many bytes the stream has, read in pieces."""
+    count = 0
+    while True:
+        piece = stream.read(65536)
+        if not piece:
+            return count
+        count += len(piece)
+
+
+def file_reply(environ, start_response):
+    """The file that BENCH_FILE names, through wsgi.file_wrapper where the server has one."""
+    stream = open(os.environ["BENCH_FILE"], "rb")
+    start_response("200 OK", [("Content-Type", "application/octet-stream"),
+                              ("Content-Length", str(os.fstat(stream.fileno()).st_size))])
+    if "wsgi.file_wrapper" in environ:
+        return environ["wsgi.file_wrapper"](stream, 65536)
+    return iter(lambda: stream.read(65536), b"")

@@ -15,7 +15,7 @@ static inline void cts_auto_unref(PyObject **object)
 {
     Py_XDECREF(*object);
 }
-#define CTS_AUTO_REF __attribute__((cleanup(cts_auto_unref)))
+#define CTS_AUTO_REF __attribute__((cleanup(cts_auto_unref), unused))
 /* Hand a local CTS_AUTO_REF reference over to the caller. */
 static inline PyObject *cts_give(PyObject **object)
 {

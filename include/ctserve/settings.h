@@ -102,6 +102,9 @@ int cts_settings_copy(const struct cts_settings *from, struct cts_settings *ret_
 /* Take over a copy of the positional MODULE:APP. 0 or -ENOMEM. */
 int cts_settings_set_app(struct cts_settings *settings, const char *app_uri) CTS_MUST_USE;
 
+/* What titles show: proc_name, else default_proc_name, which set_app has made the application. */
+const char *cts_settings_process_name(const struct cts_settings *settings);
+
 /* The row called `name` (case-sensitive), or -1. */
 int cts_settings_find(const char *name);
 

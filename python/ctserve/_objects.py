@@ -294,8 +294,6 @@ def configure(app_uri: str | None) -> tuple[Config, Server, Logger, Application]
         cfg.refresh()
         log.setup(cfg)
         server.setup()
-    if app_uri:
-        cfg.set("default_proc_name", app_uri)
     server.proc_name = cfg.proc_name
     _apply_environment()
     app.app_uri = uri
@@ -358,13 +356,28 @@ def finish() -> None:
     import atexit
 
     threading = sys.modules.get("threading")
-    if threading is not None:
-        threading._shutdown()
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
+    try:
+        if threading is not None:
+            threading._shutdown()
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass
+    finally:
+        _ignore_late_signals()
+
+
+def _ignore_late_signals() -> None:
+    """From here on nobody is left who could obey. An order often comes twice (by signal and by
+    letter, or because somebody pressed the key again), and the end of the interpreter puts default
+    handlers back: the second one would make a good end look like a kill. It leaves alone only
+    what Python itself knows as ignored. SIGKILL is there for an end that does not end."""
+    for name in ("HUP", "QUIT", "INT", "TERM", "ABRT", "TTIN", "TTOU", "USR1", "USR2", "WINCH"):
         try:
-            stream.flush()
-        except Exception:
+            signal.signal(getattr(signal, "SIG" + name), signal.SIG_IGN)
+        except (OSError, ValueError):
             pass
 
 

@@ -58,9 +58,30 @@ int cts_settings_set_app(struct cts_settings *settings, const char *app_uri)
 
     if (value_set_text(&app, app_uri, strlen(app_uri)) < 0)
         return -ENOMEM;
+    /* As in gunicorn: the application names the process, and a config file may say otherwise. */
+    if (settings->sources[CTS_SETTING_default_proc_name] <= CTS_SOURCE_ENV_DEFAULT) {
+        struct cts_value name;
+
+        if (value_set_text(&name, app_uri, strlen(app_uri)) < 0) {
+            value_free(&app);
+            return -ENOMEM;
+        }
+        value_free(&settings->values[CTS_SETTING_default_proc_name]);
+        settings->values[CTS_SETTING_default_proc_name] = name;
+        settings->sources[CTS_SETTING_default_proc_name] = CTS_SOURCE_ENV_DEFAULT;
+    }
     free(settings->app_uri);
     settings->app_uri = app.text;
     return 0;
+}
+
+const char *cts_settings_process_name(const struct cts_settings *settings)
+{
+    const char *name = cts_settings_text(settings, CTS_SETTING_proc_name);
+
+    if (name == NULL)
+        name = cts_settings_text(settings, CTS_SETTING_default_proc_name);
+    return name != NULL ? name : "";
 }
 
 int cts_settings_find(const char *name)

@@ -25,6 +25,7 @@ int objects_configure(const struct cts_settings *settings, const struct cts_serv
     state->settings = settings;
     if (ops != NULL)
         state->ops = ops;
+    process_forget_variables();
     CTS_AUTO_REF PyObject *made = make_objects(state);
     if (made == NULL || values_refresh(state) < 0) {
         exception_to_error(error, CTS_EXIT_FAILURE, "ctserve");

@@ -2,6 +2,7 @@
 #include "room.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 
 /* A process that the application forks, with os.fork or from C, must never write into our ring.
  * The server's own child goes through here too and attaches its own slot afterwards. vfork runs no
@@ -15,8 +16,27 @@ int process_watch_forks(void)
     return -1;
 }
 
+/* os.environ is a copy made at the start. What the server has taken out of the environment since
+ * (the sockets of systemd or of an older master) must not be seen there either: the application
+ * would hand it to its children. */
+void process_forget_variables(void)
+{
+    static const char *const names[] = {"GUNICORN_PID", "GUNICORN_FD", "LISTEN_PID", "LISTEN_FDS",
+                                        "LISTEN_FDNAMES"};
+    CTS_AUTO_REF PyObject *os = PyImport_ImportModule("os");
+    CTS_AUTO_REF PyObject *variables = os != NULL ? attribute_get(os, "environ") : NULL;
+    for (size_t i = 0; variables != NULL && i < CTS_COUNT(names); i++) {
+        if (getenv(names[i]) != NULL || !PyMapping_HasKeyString(variables, names[i]))
+            continue;
+        if (PyMapping_DelItemString(variables, names[i]) < 0)
+            break;
+    }
+    PyErr_Clear();
+}
+
 void process_before_fork(void)
 {
+    process_forget_variables();
     PyOS_BeforeFork();
 }
 

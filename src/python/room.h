@@ -76,6 +76,7 @@ int signals_dump(int signo, int fd);
 /* In the front, before the server has handlers: SIGINT ends the process, SIGPIPE is ignored, and
  * what the launcher blocked is let through. */
 void signals_front(bool unblock);
+void process_forget_variables(void);
 void process_before_fork(void);
 void process_after_fork_parent(void);
 void process_after_fork_child(void);

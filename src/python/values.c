@@ -175,21 +175,16 @@ int value_set(struct python_state *state, struct cts_settings *settings, enum ct
     }
     if (PyUnicode_Check(object))
         return set_text(settings, id, object, error);
-    if (PyLong_Check(object) && kind == CTS_KIND_TEXT)
-        return set_text(settings, id, object, error);  /* user = 1000 */
-    if (PyLong_Check(object) && kind != CTS_KIND_LIST && kind != CTS_KIND_DICT)
+    /* A constant of the module ssl is a number. */
+    if (PyLong_Check(object) && id == CTS_SETTING_ssl_version)
+        return set_text(settings, id, object, error);
+    if (PyLong_Check(object) && kind != CTS_KIND_TEXT && kind != CTS_KIND_LIST &&
+        kind != CTS_KIND_DICT)
         return set_number(settings, id, object, error);
     if (kind == CTS_KIND_LIST && (PyList_Check(object) || PyTuple_Check(object)))
         return set_list(settings, id, object, error);
     if (kind == CTS_KIND_DICT && PyDict_Check(object))
         return set_object(state, settings, id, object, error);
-    if (kind == CTS_KIND_TEXT && (PyList_Check(object) || PyTuple_Check(object))) {
-        CTS_AUTO_REF PyObject *comma = PyUnicode_FromString(",");
-        CTS_AUTO_REF PyObject *joined = comma != NULL ? PyUnicode_Join(comma, object) : NULL;
-        if (joined != NULL)
-            return set_text(settings, id, joined, error);
-        PyErr_Clear();
-    }
     /* worker_class, logger_class: the table's owner decides what a class is worth. */
     if (kind == CTS_KIND_TEXT && PyType_Check(object))
         return set_object(state, settings, id, object, error);

@@ -448,9 +448,10 @@ static void start_agent(struct agent_link *link)
     link->pid = 0;
     int r = open_line(link);
     if (r < 0) {
-        cts_warning("can't start ctserve-agent (%s): %s", link->plan.agent_path, strerror(-r));
-        if (r == -ENOENT || r == -EACCES || r == -ENOEXEC) {
-            cts_warning("traces are not collected");
+        bool is_final = r == -ENOENT || r == -EACCES || r == -ENOEXEC;
+        cts_warning("can't start ctserve-agent (%s): %s%s", link->plan.agent_path, strerror(-r),
+                    is_final ? "; traces are not collected" : "");
+        if (is_final) {
             link->is_wanted = false;
             bound_dead_rings(link);
         } else {

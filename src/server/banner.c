@@ -50,10 +50,12 @@ static int put_lines(struct cts_buffer *out, const struct banner *banner)
                               bold, CTS_VERSION, plain, entry->python_version, prefix, entry->mode,
                               (int)getpid());
     const char *why = NULL;
-    if (r == 0 && banner->app_is_loaded)
-        r = cts_buffer_printf(out, "app      %s  %s\n", shown, banner->gateway->app_kind(&why));
-    else if (r == 0)
+    if (r == 0 && banner->app_is_loaded) {
+        const char *kind = banner->gateway->app_kind(&why);
+        r = cts_buffer_printf(out, "app      %s  %s (%s)\n", shown, kind, why);
+    } else if (r == 0) {
         r = cts_buffer_printf(out, "app      %s\n", shown);
+    }
     if (r == 0)
         r = cts_buffer_printf(out, "listen   %s\n", listening);
     if (r == 0)
@@ -61,22 +63,37 @@ static int put_lines(struct cts_buffer *out, const struct banner *banner)
                               (long long)cts_settings_int(settings, CTS_SETTING_workers),
                               banner_worker_name(settings),
                               (long long)cts_settings_int(settings, CTS_SETTING_timeout));
-    if (r == 0 && banner->traces[0] != '\0')
-        r = cts_buffer_printf(out, "traces   %s\n", banner->traces);
-    if (r == 0)
-        r = cts_buffer_printf(out, "ready in %llu ms\n",
-                              (unsigned long long)((cts_clock_mono_ns() - banner->boot_mono_ns) /
-                                                   1000000));
     return r;
+}
+
+static void show(struct cts_buffer *out, int r)
+{
+    struct cts_bytes text = cts_buffer_view(out);
+    if (r == 0 && write(2, text.at, text.count) < 0)
+        cts_debug("the banner could not be written");
+    cts_buffer_free(out);
 }
 
 void banner_show(const struct banner *banner)
 {
     struct cts_buffer out = CTS_BUFFER_EMPTY;
-    if (put_lines(&out, banner) == 0) {
-        struct cts_bytes text = cts_buffer_view(&out);
-        if (write(2, text.at, text.count) < 0)
-            cts_debug("the banner could not be written");
-    }
-    cts_buffer_free(&out);
+    int r = put_lines(&out, banner);
+    show(&out, r);
+}
+
+void banner_show_traces(const char *address)
+{
+    struct cts_buffer out = CTS_BUFFER_EMPTY;
+    int r = cts_buffer_printf(&out, "traces   %s\n", address);
+    show(&out, r);
+}
+
+void banner_show_ready(const struct banner *banner, const char *app_kind)
+{
+    struct cts_buffer out = CTS_BUFFER_EMPTY;
+    unsigned long long ms = (cts_clock_mono_ns() - banner->boot_mono_ns) / 1000000;
+    bool says_kind = !banner->app_is_loaded && app_kind[0] != '\0';
+    int r = cts_buffer_printf(&out, "ready in %llu ms%s%s\n", ms, says_kind ? " \u00b7 " : "",
+                              says_kind ? app_kind : "");
+    show(&out, r);
 }

@@ -12,7 +12,6 @@ struct banner {
     const struct cts_gateway *gateway;
     const struct cts_settings *settings;
     const struct listeners *listeners;
-    const char *traces;            /* address with token, "" without one */
     uint64_t boot_mono_ns;
     bool app_is_loaded;            /* then its kind is known */
 };
@@ -20,8 +19,12 @@ struct banner {
 /* Is stderr a terminal that can show a banner (and is the log going there)? */
 bool banner_is_wanted(const struct cts_settings *settings);
 
-/* The lines of a terminal, once the first workers are ready. */
+/* Six lines at most, one per fact: four before the first worker boots, one when the agent has said
+ * where traces are, and the last one when the first workers are ready. With preload_app the kind of
+ * application stands in the first four, else in the last (`app_kind`, "" when nobody told). */
 void banner_show(const struct banner *banner);
+void banner_show_traces(const char *address);
+void banner_show_ready(const struct banner *banner, const char *app_kind);
 
 /* "sync", or "gthread (threads: 4)"... as gunicorn names the worker class. */
 const char *banner_worker_name(const struct cts_settings *settings);

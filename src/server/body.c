@@ -113,3 +113,10 @@ int body_discard(struct body *body, struct cts_bytes *from)
     }
     return r;
 }
+
+void body_cut_short(struct body *body)
+{
+    body->error = -ECONNRESET;
+    body->status = 400;
+    body->code = "incomplete_body";
+}

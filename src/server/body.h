@@ -15,8 +15,8 @@ struct body {
     bool has_ended;            /* everything came, trailers included */
     bool owes_continue;        /* the client waits for 100 */
     int error;                 /* 0, -ECONNRESET, -ETIMEDOUT, -EBADMSG: final */
-    int status;                /* of a framing error */
-    const char *code;          /* of a framing error; static */
+    int status;                /* what the client hears about `error`; 0: nothing, it is gone */
+    const char *code;          /* of `status`; static */
     uint64_t total_bytes;      /* decoded so far */
     struct cts_bytes ready;    /* decoded, not handed out yet: in `store`, `raw` or foreign bytes */
     struct cts_buffer store;   /* decoded, gathered before the application runs */
@@ -40,5 +40,8 @@ int body_store(struct body *body, struct cts_bytes *from);
 
 /* The same, thrown away. */
 int body_discard(struct body *body, struct cts_bytes *from);
+
+/* The client ended its half of the connection before the body was whole. */
+void body_cut_short(struct body *body);
 
 #endif

@@ -102,6 +102,9 @@ static int check_config(const struct cts_gateway *gateway, const struct cts_sett
     return 0;
 }
 
+/* How to start again; the master keeps a pointer to it. */
+static struct upgrade upgrade;
+
 static int complain(const struct cts_error *error)
 {
     fflush(stdout);
@@ -131,11 +134,9 @@ static int serve(const struct cts_entry *entry, const struct cts_gateway *gatewa
         cmdline_no_app(error);
         return complain(error);
     }
-    static struct upgrade upgrade;
-    upgrade_free(&upgrade);
-    int r = upgrade_remember(&upgrade, entry);
+    int r = fork_watch();
     if (r < 0)
-        cts_error_set(error, CTS_EXIT_FAILURE, "how we were started: %s", strerror(-r));
+        cts_error_set(error, CTS_EXIT_FAILURE, "watching forks: %s", strerror(-r));
     if (r < 0 || cts_settings_check(*settings, error) < 0 || open_log(*settings, error) < 0 ||
         go_into_background(gateway, *settings, error) < 0)
         return complain(error);
@@ -197,7 +198,11 @@ static int run(const struct cts_entry *entry, const struct cts_gateway *gateway)
     struct cts_settings *settings = calloc(1, sizeof(*settings));
     if (settings == NULL)
         return CTS_EXIT_FAILURE;
-    if (cts_settings_init(settings, &error) < 0) {
+    /* Before `chdir` and the config file change what a second start would begin with. */
+    int r = upgrade_remember(&upgrade, entry);
+    if (r < 0)
+        cts_error_set(&error, CTS_EXIT_FAILURE, "how we were started: %s", strerror(-r));
+    if (r < 0 || cts_settings_init(settings, &error) < 0) {
         exit_code = complain(&error);
         free(settings);
         settings = NULL;
@@ -216,6 +221,7 @@ static int run(const struct cts_entry *entry, const struct cts_gateway *gateway)
         free(settings);
     }
 done:
+    upgrade_free(&upgrade);
     gateway->finalize();
     return exit_code;
 }

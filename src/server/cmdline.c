@@ -249,32 +249,6 @@ static int take_short(struct reading *reading, const char *word)
     return 0;
 }
 
-static bool ends_in_py(const char *word)
-{
-    size_t count = strlen(word);
-
-    return count > 3 && strcmp(word + count - 3, ".py") == 0;
-}
-
-static int explain_file(struct reading *reading, const char *word)
-{
-    char module[SHOWN_BYTES];
-    const char *slash = strrchr(word, '/');
-    const char *base = slash != NULL ? slash + 1 : word;
-    size_t count = strlen(base) - 3;
-
-    (void)cts_bytes_escape((struct cts_bytes){base, count}, module, sizeof(module));
-    if (slash == NULL)
-        return cts_error_set(reading->error, CTS_EXIT_FAILURE,
-                             "%s.py is a file; an application is named MODULE:NAME.\n"
-                             "Try: ctserve %s:app   (or :application, or the name it has there)",
-                             module, module);
-    return cts_error_set(reading->error, CTS_EXIT_FAILURE,
-                         "%s.py is a file; an application is named MODULE:NAME.\n"
-                         "Try: ctserve --chdir %.*s %s:app",
-                         module, (int)(slash - word), word, module);
-}
-
 static int take_positional(struct reading *reading, const char *word)
 {
     char shown[SHOWN_BYTES];
@@ -283,8 +257,6 @@ static int take_positional(struct reading *reading, const char *word)
     if (reading->source != CTS_SOURCE_COMMAND_LINE)
         return 0;
     if (reading->app == NULL) {
-        if (ends_in_py(word))
-            return explain_file(reading, word);
         reading->app = word;
         return 0;
     }

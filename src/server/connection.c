@@ -23,6 +23,13 @@ static const char abort_reply[] =
     "<html>\n  <head>\n    <title>Internal Server Error</title>\n  </head>\n  <body>\n"
     "    <h1><p>Internal Server Error</p></h1>\n    \n  </body>\n</html>\n";
 
+/* For when there is no memory to make one. */
+static const char no_memory_reply[] =
+    "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/html\r\n"
+    "Content-Length: 137\r\n\r\n"
+    "<html>\n  <head>\n    <title>Service Unavailable</title>\n  </head>\n  <body>\n"
+    "    <h1><p>Service Unavailable</p></h1>\n    \n  </body>\n</html>\n";
+
 /* -- hands ---------------------------------------------------------------------------------- */
 int hand_init(struct hand *hand, struct service *service)
 {
@@ -226,13 +233,27 @@ static void enter_linger(struct connection *connection)
     set_clock(connection, CLOCK_LINGER, true);
 }
 
+/* No memory to go on with. What was answered before is on its way; whatever we have of another
+ * request hears that it came at a bad time. */
+static void no_memory(struct connection *connection, bool owes_answer)
+{
+    cts_warning("No memory for a client: its connection is closed");
+    if (owes_answer)
+        (void)connection->transport->write(
+            connection->fd, (struct cts_bytes){no_memory_reply, sizeof(no_memory_reply) - 1},
+            (struct cts_bytes){"", 0});
+    enter_linger(connection);
+}
+
 static void enter(struct connection *connection, struct job *job, enum connection_state state)
 {
     bool bytes_wait = job->rest.count > 0;
 
     if (state != CONNECTION_CLOSED && state != CONNECTION_LINGER && state != CONNECTION_BODY &&
-        keep_rest(job) < 0)
-        state = CONNECTION_CLOSED;
+        keep_rest(job) < 0) {
+        no_memory(connection, state != CONNECTION_DRAIN);
+        return;
+    }
     connection->state = (uint8_t)state;
     connection->wants_turn = false;
     switch (state) {
@@ -294,7 +315,7 @@ static void finish(struct connection *connection, struct job *job, enum connecti
     if (r == -EAGAIN) {
         bool moved = connection->state != CONNECTION_WRITE || cts_buffer_count(&job->out) < before;
         if (state != CONNECTION_BODY && keep_rest(job) < 0)
-            state = CONNECTION_CLOSED;
+            state = CONNECTION_LINGER;
         job->after = (uint8_t)state;
         connection->state = CONNECTION_WRITE;
         connection->wants_turn = false;
@@ -311,10 +332,21 @@ static void finish(struct connection *connection, struct job *job, enum connecti
 }
 
 /* -- refusals ------------------------------------------------------------------------------- */
+/* A refusal that could not be made: what was answered before it leaves, then the ready-made one. */
+static void refuse_without_memory(struct connection *connection, struct job *job, size_t mark)
+{
+    job->out.end -= cts_buffer_count(&job->out) - mark;
+    job->exchange.status = 503;
+    bool owes_answer = flush_out(connection, job) == 0;
+    end_trace(job, "ctserve.no_memory");
+    no_memory(connection, owes_answer);
+}
+
 /* One answer, then not another byte of this client is parsed. */
 static void refuse(struct connection *connection, struct job *job, int status, const char *code)
 {
     struct cts_exchange *exchange = &job->exchange;
+    size_t mark = cts_buffer_count(&job->out);
 
     if (!job->has_open_trace) {
         memset(exchange, 0, sizeof(*exchange));
@@ -332,8 +364,7 @@ static void refuse(struct connection *connection, struct job *job, int status, c
     atomic_store(&job->answer, JOB_ANSWER_OPEN);
     job->rest.count = 0;
     if (cts_http_refusal(&job->out, status, code) < 0) {
-        end_trace(job, "ctserve.no_memory");
-        enter_closed(connection);
+        refuse_without_memory(connection, job, mark);
         return;
     }
     finish(connection, job, CONNECTION_LINGER);
@@ -439,13 +470,14 @@ static bool body_failed(struct connection *connection, struct job *job)
     }
     exchange->error_type[0] = '\0';
     switch (job->body.error) {
-    case -EBADMSG:
-        replace_reply(connection, job, job->body.status, job->body.code);
-        break;
     case -ETIMEDOUT:
         replace_reply(connection, job, 408, "body_timeout");
         break;
     default:
+        if (job->body.status != 0) {
+            replace_reply(connection, job, job->body.status, job->body.code);
+            break;
+        }
         snprintf(exchange->error_type, sizeof(exchange->error_type), "ctserve.client_disconnect");
         replace_reply(connection, job, 0, NULL);
         break;
@@ -527,8 +559,7 @@ static enum verdict run(struct connection *connection, struct hand *hand, struct
         exchange->status = 500;
         exchange->must_close = true;
         if (cts_http_refusal(&job->out, 500, "") < 0) {
-            end_trace(job, "ctserve.no_memory");
-            enter_closed(connection);
+            refuse_without_memory(connection, job, job->out_mark);
             return VERDICT_TURN_ENDED;
         }
     }
@@ -647,11 +678,6 @@ static void serve_bytes(struct connection *connection, struct hand *hand, struct
 }
 
 /* -- turns ---------------------------------------------------------------------------------- */
-static void no_memory(struct connection *connection)
-{
-    enter_closed(connection);
-}
-
 static void idle_turn(struct connection *connection, struct hand *hand)
 {
     ssize_t n = connection->transport->read(connection->fd, hand->scratch, HAND_SCRATCH_BYTES);
@@ -666,7 +692,7 @@ static void idle_turn(struct connection *connection, struct hand *hand)
     }
     struct job *job = job_lend(connection, hand);
     if (job == NULL) {
-        no_memory(connection);
+        no_memory(connection, true);
         return;
     }
     job->start_ns = cts_clock_mono_ns();
@@ -681,7 +707,7 @@ static void head_turn(struct connection *connection, struct hand *hand)
 
     if (!connection->wants_turn) {
         if (cts_buffer_reserve(&job->in, CONNECTION_PARTIAL_READ_BYTES) < 0) {
-            no_memory(connection);
+            no_memory(connection, true);
             return;
         }
         ssize_t n = connection->transport->read(connection->fd, job->in.at + job->in.end,
@@ -708,7 +734,12 @@ static void body_turn(struct connection *connection, struct hand *hand)
 
     if (n == -EAGAIN)
         return;
-    if (n <= 0) {
+    if (n == 0) {
+        body_cut_short(&job->body);
+        refuse(connection, job, job->body.status, job->body.code);
+        return;
+    }
+    if (n < 0) {
         memset(&job->exchange, 0, sizeof(job->exchange));
         begin_trace(connection, job);
         end_trace(job, "ctserve.client_disconnect");

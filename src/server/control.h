@@ -8,7 +8,8 @@
 
 enum control_letter {
     /* worker -> master */
-    CONTROL_READY = 'R',        /* booted: post_worker_init done, the loop turns */
+    CONTROL_READY = 'R',        /* booted: post_worker_init done, the loop turns; what kind of
+                                   application was found, and why, may follow as text */
     CONTROL_BOOT_FAILED = 'F',  /* struct control_failure follows */
     CONTROL_LEAVING = 'L',      /* draining by itself: one byte enum cts_gone_reason follows */
     /* master -> worker */

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +41,7 @@ static struct entry {
     enum fork_kind kind;
     const void *owner;
 } *entries;
+static _Thread_local bool fork_is_ours;
 static size_t entries_count;
 static size_t entries_capacity;
 
@@ -110,6 +112,40 @@ static void work_off_list(bool for_exec, const void *owner)
     entries_count = entries_capacity = 0;
 }
 
+/* Around every fork(3) that the application makes, in whatever thread. Signals are blocked until
+ * the child has let go of our handlers: multiprocessing's terminate() often comes before the child
+ * had its first turn, and the order would be swallowed. A fork of ours blocks for itself and does
+ * more, once it knows what the child is to become. */
+static _Thread_local sigset_t foreign_mask;
+
+static void before_foreign_fork(void)
+{
+    sigset_t all;
+    if (fork_is_ours)
+        return;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &foreign_mask);
+}
+
+static void after_in_parent(void)
+{
+    if (!fork_is_ours)
+        pthread_sigmask(SIG_SETMASK, &foreign_mask, NULL);
+}
+
+static void after_in_child(void)
+{
+    if (fork_is_ours)
+        return;
+    signals_forget_in_foreign_child();
+    pthread_sigmask(SIG_SETMASK, &foreign_mask, NULL);
+}
+
+int fork_watch(void)
+{
+    return -pthread_atfork(before_foreign_fork, after_in_parent, after_in_child);
+}
+
 /* Both kinds of child, up to the point where they part. Returns in parent and child; the caller's
  * signal mask is in *ret_mask, all signals are blocked. */
 static pid_t fork_with_python(const struct cts_gateway *gateway, sigset_t *ret_mask)
@@ -119,8 +155,10 @@ static pid_t fork_with_python(const struct cts_gateway *gateway, sigset_t *ret_m
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, ret_mask);
     gateway->before_fork();
+    fork_is_ours = true;
     pid_t pid = fork();
     int failed_errno = errno;
+    fork_is_ours = false;
     if (pid != 0) {
         gateway->after_fork_parent();
         pthread_sigmask(SIG_SETMASK, ret_mask, NULL);

@@ -30,6 +30,10 @@ void fork_list_close(int *fd);
 void fork_list_move(int fd, enum fork_kind kind);
 size_t fork_list_count(void);
 
+/* Once per process image, before the first handler of ours: what the application forks later does
+ * not keep our signal handlers. 0 or -errno. */
+int fork_watch(void) CTS_MUST_USE;
+
 /* Fork a worker. The hook pre_fork has run. In the child (0 comes back): Python's at-fork work is
  * done, everything that is not for `owner` is closed, the loop is destroyed, the tracer detached,
  * signals stand at their defaults and are all blocked. In the parent: the pid, or -errno. */

@@ -133,7 +133,8 @@ static int send_continue(struct job *job)
     return 0;
 }
 
-/* Bytes from the client, now or after a sleep. Count, or the error that ends the body. */
+/* Bytes from the client, now or after a sleep. Count, or the error that ends the body. A client
+ * that ends its half before the body is whole may still hear why that is no request. */
 static ssize_t read_wire(struct job *job, void *to, size_t count)
 {
     struct connection *connection = job->connection;
@@ -141,6 +142,8 @@ static ssize_t read_wire(struct job *job, void *to, size_t count)
         ssize_t n = connection->transport->read(connection->fd, to, count);
         if (n > 0)
             return n;
+        if (n == 0)
+            body_cut_short(&connection->job->body);
         if (n != -EAGAIN)
             return -ECONNRESET;
         int r = wait_for(job, POLLIN);
@@ -166,8 +169,11 @@ static ssize_t read_length(struct job *job, char *to, size_t count)
 static int fill_raw(struct job *job)
 {
     struct cts_buffer *raw = &job->body.raw;
-    if (cts_buffer_reserve(raw, JOB_RAW_READ_BYTES) < 0)
+    if (cts_buffer_reserve(raw, JOB_RAW_READ_BYTES) < 0) {
+        job->body.status = 503;
+        job->body.code = "no_memory";
         return -ECONNRESET;
+    }
     ssize_t n = read_wire(job, raw->at + raw->end, JOB_RAW_READ_BYTES);
     if (n < 0)
         return (int)n;

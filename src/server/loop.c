@@ -13,6 +13,8 @@
 #define LOOP_CLOCK_TICK_S 0.25
 #define LOOP_ACCEPT_PAUSE_S 0.1
 #define LOOP_DRAIN_GRACE_S 0.25
+#define LOOP_DRAIN_TICK_S 0.05
+#define LOOP_DRAIN_LINGER_NS 200000000ull  /* a client that stays does not keep us */
 #define LOOP_DRAIN_ACTIVE_NS SECOND_NS     /* heard from within this time: may be about to speak */
 
 static void put_in_batch(struct loop *loop, struct connection *connection)
@@ -36,6 +38,9 @@ static void on_connection(struct ev_loop *ev, ev_io *watcher, int events)
     struct connection *connection = CTS_CONTAINER(watcher, struct connection, watcher);
     struct loop *loop = ev_userdata(ev);
 
+    /* The kernel refused to watch it, and libev has stopped: the next turn asks again. */
+    if (events & EV_ERROR)
+        connection->is_watched = false;
     if (connection->is_busy && loop->on_busy_event != NULL)
         loop->on_busy_event(loop, connection);
     if (!connection->is_busy)
@@ -43,11 +48,16 @@ static void on_connection(struct ev_loop *ev, ev_io *watcher, int events)
 }
 
 static void watch_listeners(struct loop *loop, bool on);
+static void pause_accepting(struct loop *loop);
 
 static void on_listener(struct ev_loop *ev, ev_io *watcher, int events)
 {
     struct loop_listener *ready = CTS_CONTAINER(watcher, struct loop_listener, watcher);
     struct loop *loop = ready->loop;
+    if (events & EV_ERROR) {
+        pause_accepting(loop);
+        return;
+    }
     if (loop->connections_count >= loop->service->connections_max) {
         /* Watching on without accepting would spin; the next client that leaves lets us look. */
         loop->is_full = true;
@@ -239,6 +249,14 @@ static void start_drain_timer(struct loop *loop)
     ev_timer_start(loop->ev, &loop->drain_timer);
 }
 
+static void start_clock_timer(struct loop *loop)
+{
+    double tick_s = loop->is_draining ? LOOP_DRAIN_TICK_S : LOOP_CLOCK_TICK_S;
+    ev_timer_stop(loop->ev, &loop->clock_timer);
+    ev_timer_set(&loop->clock_timer, tick_s, tick_s);
+    ev_timer_start(loop->ev, &loop->clock_timer);
+}
+
 static void arm_clock(struct loop *loop, struct connection *connection)
 {
     if (connection->clock == connection->clock_armed && !connection->clock_restarts)
@@ -249,10 +267,8 @@ static void arm_clock(struct loop *loop, struct connection *connection)
         cts_clock_mono_ns() + loop->clock_lengths_ns[connection->clock];
     cts_list_take(&connection->clock_link);
     cts_list_put_last(&loop->clocks[connection->clock], &connection->clock_link);
-    if (!ev_is_active(&loop->clock_timer)) {
-        ev_timer_set(&loop->clock_timer, LOOP_CLOCK_TICK_S, LOOP_CLOCK_TICK_S);
-        ev_timer_start(loop->ev, &loop->clock_timer);
-    }
+    if (!ev_is_active(&loop->clock_timer))
+        start_clock_timer(loop);
 }
 
 void loop_settle(struct loop *loop, struct connection *connection)
@@ -369,6 +385,20 @@ static void on_drain_grace(struct ev_loop *ev, ev_timer *watcher, int events)
     close_idle(loop, CLOCK_FRESH, true);
 }
 
+/* Who has had our last word may read it, but not keep us by staying. */
+static void hurry_lingering(struct loop *loop)
+{
+    uint64_t latest_ns = cts_clock_mono_ns() + LOOP_DRAIN_LINGER_NS;
+
+    loop->clock_lengths_ns[CLOCK_LINGER] = LOOP_DRAIN_LINGER_NS;
+    CTS_LIST_EACH(&loop->clocks[CLOCK_LINGER], link) {
+        struct connection *connection = CTS_CONTAINER(link, struct connection, clock_link);
+        if (connection->deadline_ns > latest_ns)
+            connection->deadline_ns = latest_ns;
+    }
+    start_clock_timer(loop);
+}
+
 void loop_drain(struct loop *loop, bool takes_backlog)
 {
     int64_t graceful_s =
@@ -389,6 +419,7 @@ void loop_drain(struct loop *loop, bool takes_backlog)
     }
     close_idle(loop, CLOCK_KEPT, false);
     close_idle(loop, CLOCK_FRESH, false);
+    hurry_lingering(loop);
     start_drain_timer(loop);
 }
 

@@ -3,6 +3,7 @@
 
 #include "banner.h"
 #include "fork.h"
+#include "hardship.h"
 #include "pidfile.h"
 #include "server_ops.h"
 #include "signals.h"
@@ -14,6 +15,7 @@
 #include "ctserve/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +26,6 @@
 #define BIND_PAUSE_S 1.0
 #define QUICK_STOP_S 2.0
 #define AGENT_STOP_MS 900u
-#define BANNER_PATIENCE_S 1.0
 #define PROMOTION_LOOK_S 1.0
 #define REAP_PER_TURN_MAX 4096
 
@@ -41,7 +42,7 @@ struct master {
     enum phase phase;
     int bind_tries;
     bool bind_is_due;
-    ev_timer timer;                      /* BINDING: next try; RUNNING: banner, promotion */
+    ev_timer timer;                      /* BINDING: next try; RUNNING: promotion */
     struct listeners listeners;
     struct listeners old_listeners;      /* while a reload that changed `bind` runs */
     bool listeners_changed;
@@ -58,8 +59,7 @@ struct master {
     uint64_t boot_mono_ns;
     struct span_mark boot_mark, reload_mark;
     bool boot_is_told;
-    bool shows_banner, banner_shown;
-    double banner_due;
+    bool shows_banner, traces_shown;
     char traces[320];
     int exit_code;
     bool is_crash;                       /* ends without on_exit, as gunicorn does */
@@ -124,21 +124,11 @@ static int run_nworkers_changed(struct master *master, int64_t new_count, int64_
     return master->gateway->run_hook(CTS_HOOK_NWORKERS_CHANGED, &call, error);
 }
 
-static const char *process_name(const struct master *master)
-{
-    const char *name = cts_settings_text(master->settings, CTS_SETTING_proc_name);
-    if (name == NULL)
-        name = master->settings->app_uri;
-    if (name == NULL)
-        name = cts_settings_text(master->settings, CTS_SETTING_wsgi_app);
-    return name != NULL ? name : cts_settings_text(master->settings, CTS_SETTING_default_proc_name);
-}
-
 static void set_title(const struct master *master, const char *what)
 {
     char title[256];
-    snprintf(title, sizeof(title), "ctserve: %s [%s%s]", what, process_name(master),
-             master->parent_master_pid != 0 ? ".2" : "");
+    snprintf(title, sizeof(title), "ctserve: %s [%s%s]", what,
+             cts_settings_process_name(master->settings), master->parent_master_pid != 0 ? ".2" : "");
     cts_title_set(title);
 }
 
@@ -201,8 +191,11 @@ static void on_agent_ready(void *user, const char *api, const char *token)
     if (api[0] == '\0')
         return;
     snprintf(master->traces, sizeof(master->traces), "http://%s/?t=%s", api, token);
-    if (!master->shows_banner || master->banner_shown)
+    if (master->shows_banner && !master->traces_shown)
+        banner_show_traces(master->traces);
+    else
         cts_info("Traces at: %s", master->traces);
+    master->traces_shown = true;
 }
 
 static void on_agent_recycle(void *user, struct ring *ring)
@@ -228,8 +221,8 @@ static int put_hello(struct cts_buffer *out, const struct master *master)
         out,
         "master_pid=%d\nserver_version=%s\napp=%s\nuid=%d\ngid=%d\nservice_name=%s\n"
         "otlp_endpoint=%s\notlp_protocol=%s\nworkers=%lld\nbind=%s\nstarted_real_ns=%llu\n",
-        (int)getpid(), CTS_VERSION, process_name(master), (int)geteuid(), (int)getegid(),
-        service != NULL ? service : "", endpoint != NULL ? endpoint : "",
+        (int)getpid(), CTS_VERSION, cts_settings_process_name(master->settings), (int)geteuid(),
+        (int)getegid(), service != NULL ? service : "", endpoint != NULL ? endpoint : "",
         protocol != NULL ? protocol : "", (long long)master->supervisor.target, binds,
         (unsigned long long)cts_clock_real_ns());
 }
@@ -365,10 +358,21 @@ static int prepare(struct master *master, const struct master_plan *plan, struct
     return r < 0 ? cts_error_set(error, CTS_EXIT_FAILURE, "signals: %s", strerror(-r)) : 0;
 }
 
+static struct banner banner_of(const struct master *master)
+{
+    return (struct banner){.entry = master->entry, .gateway = master->gateway,
+                           .settings = master->settings, .listeners = &master->listeners,
+                           .boot_mono_ns = master->boot_mono_ns,
+                           .app_is_loaded = master->supervisor.app_is_loaded};
+}
+
 /* Sockets are open: agent, when_ready, workers. */
 static int become_ready(struct master *master, struct cts_error *error)
 {
-    if (!master->shows_banner) {
+    struct banner banner = banner_of(master);
+    if (master->shows_banner) {
+        banner_show(&banner);
+    } else {
         say_names(master, "Listening at");
         cts_info("Using worker: %s", banner_worker_name(master->settings));
     }
@@ -379,7 +383,6 @@ static int become_ready(struct master *master, struct cts_error *error)
     set_title(master, "master");
     stall_start(&master->supervisor);
     master->supervisor.parent = &master->boot_mark;
-    master->banner_due = -1;
     if (master->parent_master_pid != 0)
         set_timer(master, PROMOTION_LOOK_S);
     master->phase = PHASE_RUNNING;
@@ -571,16 +574,36 @@ static int take_over(struct master *master, struct cts_error *error)
     return write_pidfile(master, error);
 }
 
+/* Settings are read where the first start read them: a relative path, and a `chdir` that has left
+ * the file, mean the same again. NULL: nothing has changed, we stand where we stood. */
+static struct cts_settings *read_again(struct master *master, struct cts_error *error)
+{
+    int here_fd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    struct cts_settings *fresh = calloc(1, sizeof(*fresh));
+    if (fresh == NULL)
+        cts_error_set(error, CTS_EXIT_FAILURE, "no memory");
+    else if (chdir(master->upgrade->directory) < 0)
+        cts_error_set(error, CTS_EXIT_FAILURE, "can't chdir to '%s': %s",
+                      master->upgrade->directory, strerror(errno));
+    if (error->text[0] != '\0' ||
+        boot_read_settings(master->entry, master->gateway, fresh, error) < 0) {
+        free(fresh);
+        fresh = NULL;
+        if (here_fd >= 0 && fchdir(here_fd) < 0)
+            cts_warning("the working directory is gone");
+    }
+    cts_fd_close(&here_fd);
+    return fresh;
+}
+
 static void reload(struct master *master)
 {
     struct cts_error error = {0};
     cts_info("Hang up: %s", master->name);
     spans_begin(&master->reload_mark, NULL);
-    struct cts_settings *fresh = calloc(1, sizeof(*fresh));
-    if (fresh == NULL || chdir(master->upgrade->directory) < 0 ||
-        boot_read_settings(master->entry, master->gateway, fresh, &error) < 0) {
-        free(fresh);
-        reload_failed(master, error.text[0] != '\0' ? error.text : "no memory");
+    struct cts_settings *fresh = read_again(master, &error);
+    if (fresh == NULL) {
+        reload_failed(master, error.text);
         return;
     }
     put_past_span("ctserve.config", &master->reload_mark, master->reload_mark.start_mono_ns,
@@ -794,31 +817,18 @@ static void take_lock(struct ev_loop *loop) EV_NOEXCEPT
     the_master->gateway->lock_take(the_master->lock_token);
 }
 
-/* The first workers are ready: tell the terminal, waiting a moment for the agent's address. */
+/* The first workers are ready. */
 static void look_at_boot(struct master *master)
 {
     struct supervisor *supervisor = &master->supervisor;
     bool is_ready = supervisor->serving_generation == supervisor->generation &&
                     supervisor->counts[MEMBER_READY] >= supervisor->target;
-    if (!master->boot_is_told && is_ready)
-        end_boot_span(master, NULL);
-    if (!master->shows_banner || master->banner_shown || !master->boot_is_told)
+    if (master->boot_is_told || !is_ready)
         return;
-    double now = ev_now(master->loop);
-    if (master->banner_due < 0)
-        master->banner_due = now + BANNER_PATIENCE_S;
-    bool waits_for_agent = master->agent.is_wanted && master->traces[0] == '\0' &&
-                           strcmp(api_of(master), "off") != 0;
-    if (waits_for_agent && now < master->banner_due) {
-        if (!ev_is_active(&master->timer))
-            set_timer(master, master->banner_due - now);
-        return;
-    }
-    master->banner_shown = true;
-    banner_show(&(struct banner){.entry = master->entry, .gateway = master->gateway,
-                                 .settings = master->settings, .listeners = &master->listeners,
-                                 .traces = master->traces, .boot_mono_ns = master->boot_mono_ns,
-                                 .app_is_loaded = supervisor->app_is_loaded});
+    end_boot_span(master, NULL);
+    struct banner banner = banner_of(master);
+    if (master->shows_banner)
+        banner_show_ready(&banner, supervisor->app_kind);
 }
 
 static const struct worker_plan *run_step(struct master *master)
@@ -895,6 +905,7 @@ static bool init(struct master *master, const struct master_plan *plan)
     master->upgrade = plan->upgrade;
     master->boot_mono_ns = plan->boot_mono_ns;
     master->name = "Master";
+    hardship_prepare();
     master->loop = ev_default_loop(EVFLAG_AUTO | EVFLAG_NOENV);
     if (master->loop == NULL)
         return false;

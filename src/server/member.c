@@ -231,18 +231,36 @@ void member_signal(struct member *member, int signo)
         int signo;
         char letter;
     } letters[] = {{SIGTERM, CONTROL_STOP}, {SIGQUIT, CONTROL_QUIT}, {SIGUSR1, CONTROL_REOPEN}};
+    /* The signal first: a letter may be enough for the worker to leave, and the signal would find
+     * it where the interpreter has taken its handlers down. */
+    if (member->pid > 0)
+        kill(member->pid, signo);
     for (size_t i = 0; i < CTS_COUNT(letters); i++)
         if (letters[i].signo == signo && member->control_fd >= 0 &&
             send(member->control_fd, &letters[i].letter, 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
             cts_debug("worker (pid:%d) does not listen: %s", (int)member->pid, strerror(errno));
-    if (member->pid > 0)
-        kill(member->pid, signo);
+}
+
+/* Letters come from a process that runs other people's code: nothing in them is taken on trust. */
+static enum cts_gone_reason reason_in(const char *packet, size_t bytes)
+{
+    unsigned reason = bytes >= 2 ? (unsigned char)packet[1] : CTS_GONE_UNKNOWN;
+    return reason <= CTS_GONE_RING_DAMAGED ? (enum cts_gone_reason)reason : CTS_GONE_UNKNOWN;
+}
+
+/* The first worker to be ready tells what it found; escaped, because a terminal will show it. */
+static void take_app_kind(struct supervisor *supervisor, const char *text, size_t bytes)
+{
+    struct cts_bytes view = {text, strnlen(text, bytes)};
+    if (supervisor->app_kind[0] == '\0')
+        cts_bytes_escape(view, supervisor->app_kind, sizeof(supervisor->app_kind));
 }
 
 static void take_letter(struct member *member, const char *packet, size_t bytes)
 {
     switch (packet[0]) {
     case CONTROL_READY:
+        take_app_kind(member->supervisor, packet + 1, bytes - 1);
         supervisor_ready(member);
         break;
     case CONTROL_BOOT_FAILED:
@@ -252,11 +270,10 @@ static void take_letter(struct member *member, const char *packet, size_t bytes)
             memcpy(&member->failure, packet + 1, count);
         }
         member->failure.text[sizeof(member->failure.text) - 1] = '\0';
-        member->boot_failed = true;
+        member->boot_failed = !member->was_ready;
         break;
     case CONTROL_LEAVING:
-        supervisor_leaving(member, bytes >= 2 ? (enum cts_gone_reason)(unsigned char)packet[1]
-                                              : CTS_GONE_UNKNOWN);
+        supervisor_leaving(member, reason_in(packet, bytes));
         break;
     default:
         break;

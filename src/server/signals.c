@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #define SIGNALS_QUEUE_MAX 64u
+#define OUR_HANDLERS_MAX 8u
 
 static const struct {
     int signo;
@@ -23,6 +24,7 @@ static _Atomic int queue[SIGNALS_QUEUE_MAX];
 static _Atomic unsigned put_count;
 static _Atomic unsigned taken_count;
 static _Atomic unsigned overflow_bits;
+static void (*our_handlers[OUR_HANDLERS_MAX])(int);
 static struct ev_loop *woken_loop;
 static ev_async wake;
 
@@ -66,8 +68,40 @@ int signals_take(void)
     return signo;
 }
 
+void signals_remember(void (*handler)(int))
+{
+    for (size_t i = 0; i < OUR_HANDLERS_MAX; i++) {
+        if (our_handlers[i] == handler)
+            return;
+        if (our_handlers[i] == NULL) {
+            our_handlers[i] = handler;
+            return;
+        }
+    }
+}
+
+static bool is_ours(void (*handler)(int))
+{
+    for (size_t i = 0; i < OUR_HANDLERS_MAX && our_handlers[i] != NULL; i++)
+        if (our_handlers[i] == handler)
+            return true;
+    return false;
+}
+
+void signals_forget_in_foreign_child(void)
+{
+    struct sigaction plain = {.sa_handler = SIG_DFL};
+    woken_loop = NULL;
+    for (int signo = 1; signo < NSIG; signo++) {
+        struct sigaction now;
+        if (sigaction(signo, NULL, &now) == 0 && is_ours(now.sa_handler))
+            sigaction(signo, &plain, NULL);
+    }
+}
+
 int signals_start(struct ev_loop *loop)
 {
+    signals_remember(signals_put);
     ev_async_init(&wake, woken);
     ev_async_start(loop, &wake);
     woken_loop = loop;

@@ -20,6 +20,14 @@ void signals_put(int signo);
 /* The oldest signal not taken yet, or 0. */
 int signals_take(void);
 
+/* Remember `handler` as one of ours. A process that the application forks (multiprocessing,
+ * os.fork) must not keep it: there, nobody looks at what it noted, and Pool.terminate() would wait
+ * for ever. Whatever still has it stands at its default in that child. */
+void signals_remember(void (*handler)(int));
+
+/* The child side of every fork(3) of this process; fork.c calls it unless the fork is its own. */
+void signals_forget_in_foreign_child(void);
+
 /* In a child that the master made: every signal at its default (ignored ones stay ignored). */
 void signals_reset_in_child(void);
 

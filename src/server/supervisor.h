@@ -36,6 +36,7 @@ struct supervisor {
     enum supervisor_reload reload;
     bool is_stopping;
     bool ever_ready;
+    char app_kind[200];                  /* "WSGI (callable takes 2 arguments)", once known */
     struct member_seat vacant[SUPERVISOR_SLOTS_MAX];
     size_t vacant_count;
     bool slot_taken[SUPERVISOR_SLOTS_MAX];

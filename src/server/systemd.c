@@ -21,6 +21,7 @@ int systemd_listen_fds(void)
     if (count != 0) {
         unsetenv("LISTEN_PID");
         unsetenv("LISTEN_FDS");
+        unsetenv("LISTEN_FDNAMES");
     }
     return count < 0 ? 0 : count > SYSTEMD_FDS_MAX ? SYSTEMD_FDS_MAX : count;
 }

@@ -4,7 +4,9 @@
 #include "worker.h"
 #include "control.h"
 #include "gthread.h"
+#include "hardship.h"
 #include "loop.h"
+#include "signals.h"
 
 #include "ctserve/log.h"
 
@@ -17,12 +19,15 @@
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Busy clients keep a new one waiting at most so long. */
 #define WORKER_ACCEPT_WAIT_NS_MAX 10000000ull
 #define WORKER_BEAT_EVERY_NS 100000000ull
 #define WORKER_WAIT_MS 1000
+/* An orphan has graceful_timeout to leave by itself, and this more before it is killed. */
+#define WORKER_ORPHAN_EXTRA_NS 300000000
 
 /* What signals asked for since we last looked. */
 enum worker_notice {
@@ -46,6 +51,9 @@ static struct worker {
     int control_fd;
     _Atomic unsigned notices;
     _Atomic bool quick_is_seen;    /* the order comes twice, by signal and letter: one worker_int */
+    bool was_interrupted;          /* a signal ended a sleep of the main thread */
+    bool has_end_timer;
+    timer_t end_timer;             /* SIGKILL for an orphan that does not come to an end */
     bool leaves_now;
     bool has_said_leaving;
     bool master_is_gone;
@@ -120,11 +128,27 @@ static void notice_clients(void)
         connection_abort_notice(oldest);
 }
 
+static bool master_is_here(void)
+{
+    return self.plan->facts.master_pid <= 0 || getppid() == self.plan->facts.master_pid;
+}
+
+/* Without a master nobody ends a request that never does. Async-signal-safe. */
+static void bound_orphan(void)
+{
+    int64_t limit_s = cts_settings_int(self.plan->settings, CTS_SETTING_graceful_timeout);
+    struct itimerspec end = {.it_value = {limit_s, WORKER_ORPHAN_EXTRA_NS}};
+    if (self.has_end_timer)
+        timer_settime(self.end_timer, 0, &end, NULL);
+}
+
 static void on_signal(int signo)
 {
     int saved_errno = errno;
     if (signo == SIGABRT)
         notice_clients();
+    if (signo == SIGTERM && !master_is_here())
+        bound_orphan();
     bool is_new = notice_of(signo) != NOTICE_QUICK || !atomic_exchange(&self.quick_is_seen, true);
     atomic_fetch_or(&self.notices, notice_of(signo));
     if (is_new)
@@ -143,6 +167,7 @@ static void handle_signal(int signo, void (*handler)(int))
     struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
     sigemptyset(&action.sa_mask);
     sigaction(signo, &action, NULL);
+    signals_remember(handler);
 }
 
 /* HUP, USR2 and CHLD keep their default action, as in gunicorn's workers. The ignored ones get a
@@ -168,17 +193,13 @@ static int own_signals(struct cts_error *error)
 }
 
 /* -- the master ----------------------------------------------------------------------------- */
-static bool master_is_here(void)
-{
-    return self.plan->facts.master_pid <= 0 || getppid() == self.plan->facts.master_pid;
-}
-
 static void master_gone(void)
 {
     if (self.master_is_gone)
         return;
     self.master_is_gone = true;
     self.master_gone_ns = cts_clock_mono_ns();
+    bound_orphan();
     cts_fd_close(&self.control_fd);
     cts_info("Parent changed, shutting down: the master is gone (pid: %d)", (int)getpid());
     service_leave(&self.service, CTS_GONE_UNKNOWN);
@@ -261,11 +282,14 @@ static void act_on(unsigned notices)
     }
 }
 
-/* Lock held. */
+/* Lock held. A sleep that was interrupted without a notice of ours: the application handles some
+ * signal by itself, and its callable runs as promptly as in any blocking call. */
 static void take_notices(void)
 {
-    if (CTS_LIKELY(atomic_load_explicit(&self.notices, memory_order_relaxed) == 0))
+    if (CTS_LIKELY(atomic_load_explicit(&self.notices, memory_order_relaxed) == 0 &&
+                   !self.was_interrupted))
         return;
+    self.was_interrupted = false;
     act_on(atomic_exchange(&self.notices, 0));
 }
 
@@ -288,11 +312,17 @@ static void look_at_service(void)
 static void lock_release(struct ev_loop *ev)
 {
     self.poll_token = self.service.gateway->lock_give();
+    errno = 0;
 }
 
+/* libev looks at errno behind us. */
 static void lock_acquire(struct ev_loop *ev)
 {
+    int saved_errno = errno;
     self.service.gateway->lock_take(self.poll_token);
+    if (saved_errno == EINTR)
+        self.was_interrupted = true;
+    errno = saved_errno;
 }
 
 static void on_control(struct ev_loop *ev, ev_io *watcher, int events)
@@ -302,9 +332,17 @@ static void on_control(struct ev_loop *ev, ev_io *watcher, int events)
         ev_io_stop(ev, watcher);
 }
 
+/* The kernel may have refused to watch it. */
+static void watch_control(struct loop *loop)
+{
+    if (self.control_fd >= 0 && !ev_is_active(&self.control_watcher))
+        ev_io_start(loop->ev, &self.control_watcher);
+}
+
 static void on_sync_beat(struct loop *loop)
 {
     cts_beat();
+    watch_control(loop);
     if (!master_is_here())
         master_gone();
     if (orphan_is_overdue())
@@ -400,7 +438,10 @@ static void wait_for_something(void)
         {.fd = self.control_fd, .events = POLLIN},
     };
     uint64_t count;
-    if (poll(asks, 2, WORKER_WAIT_MS) <= 0)
+    int count_ready = poll(asks, 2, WORKER_WAIT_MS);
+    if (count_ready < 0 && errno == EINTR)
+        self.was_interrupted = true;
+    if (count_ready <= 0)
         return;
     if (asks[0].revents != 0 && read(self.wake_fd, &count, sizeof(count)) < 0)
         return;
@@ -425,7 +466,7 @@ static int serve_gthread(void)
             master_gone();
         if (orphan_is_overdue())
             leave_now(CTS_EXIT_OK);
-        if (atomic_load(&self.notices) != 0) {
+        if (atomic_load(&self.notices) != 0 || self.was_interrupted) {
             gateway->lock_take(token);
             take_notices();
             token = gateway->lock_give();
@@ -448,13 +489,8 @@ static int serve_gthread(void)
 static void set_title(void)
 {
     const struct cts_settings *settings = self.plan->settings;
-    const char *name = cts_settings_text(settings, CTS_SETTING_proc_name);
-    char title[192];
-    if (name == NULL || *name == '\0')
-        name = settings->app_uri;
-    if (name == NULL || *name == '\0')
-        name = cts_settings_text(settings, CTS_SETTING_default_proc_name);
-    snprintf(title, sizeof(title), "ctserve: worker [%s]", name != NULL ? name : "");
+    char title[256];
+    snprintf(title, sizeof(title), "ctserve: worker [%s]", cts_settings_process_name(settings));
     cts_title_set(title);
 }
 
@@ -478,6 +514,8 @@ static void attach_slot(void)
 
 static void tie_to_master(void)
 {
+    struct sigevent end = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+    self.has_end_timer = timer_create(CLOCK_MONOTONIC, &end, &self.end_timer) == 0;
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (!master_is_here())
         master_gone();
@@ -537,14 +575,22 @@ static int boot_failed(const struct cts_error *error)
     return exit_code;
 }
 
+static void tell_ready(void)
+{
+    char packet[200] = {CONTROL_READY};
+    const char *why = NULL;
+    const char *kind = self.plan->gateway->app_kind(&why);
+    int count = snprintf(packet + 1, sizeof(packet) - 1, "%s (%s)", kind, why != NULL ? why : "");
+    tell_master(packet, count < (int)sizeof(packet) - 1 ? (size_t)count + 1 : sizeof(packet) - 1);
+}
+
 static int serve(struct cts_error *error)
 {
     if (prepare_to_serve(error) < 0)
         return boot_failed(error);
     cts_worker_state(CTS_WORKER_READY);
     cts_beat();
-    char letter = CONTROL_READY;
-    tell_master(&letter, 1);
+    tell_ready();
     int exit_code = self.service.is_gthread ? serve_gthread() : serve_sync();
     self.plan->gateway->stop();
     return exit_code;
@@ -573,6 +619,7 @@ int worker_run(const struct worker_plan *plan)
     self.plan = plan;
     self.wake_fd = -1;
     self.control_fd = plan->control_fd;
+    hardship_prepare();
     service_init(&self.service, plan);
     self.service.wake = wake;
     attach_slot();

@@ -1,81 +1,9 @@
-"""A real OpenTelemetry Collector judges what we send; without a Go that builds it, a skip."""
-import contextlib
+"""A real OpenTelemetry Collector judges what the agent alone sends; without one, a skip."""
 import json
-import pathlib
-import socket
-import subprocess
 import tempfile
 
-import pytest
-
 from agent_harness import Master, Worker, assert_identity, until
-from harness import ROOT
-
-
-def collector_path():
-    build = subprocess.run([str(ROOT / "tests" / "collector" / "build")], capture_output=True,
-                           text=True, timeout=900)
-    if build.returncode != 0:
-        reason = (build.stderr.strip().splitlines() or ["?"])[-1]
-        pytest.skip(f"no OpenTelemetry Collector: {reason}")
-    return build.stdout.strip()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Collector:
-    def __init__(self, folder):
-        self.file = pathlib.Path(folder, "traces.json")
-        self.grpc, self.http = free_port(), free_port()
-        config = {
-            "receivers": {"otlp": {"protocols": {
-                "grpc": {"endpoint": f"127.0.0.1:{self.grpc}"},
-                "http": {"endpoint": f"127.0.0.1:{self.http}"}}}},
-            "processors": {"batch": {"timeout": "200ms"}},
-            "exporters": {"file": {"path": str(self.file), "flush_interval": "200ms"}},
-            "service": {"telemetry": {"metrics": {"level": "none"}},
-                        "pipelines": {"traces": {"receivers": ["otlp"], "processors": ["batch"],
-                                                 "exporters": ["file"]}}}}
-        path = pathlib.Path(folder, "config.json")
-        path.write_text(json.dumps(config))
-        self.log = open(pathlib.Path(folder, "log"), "w+")
-        self.process = subprocess.Popen([collector_path(), "--config", str(path)],
-                                        stdout=self.log, stderr=self.log)
-        for port in (self.grpc, self.http):
-            until(lambda: self.answers(port), lambda: pathlib.Path(self.log.name).read_text())
-
-    def answers(self, port):
-        assert self.process.poll() is None, pathlib.Path(self.log.name).read_text()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return True
-        return False
-
-    def spans(self):
-        """[(resource attributes, span)] as the Collector decoded them."""
-        if not self.file.exists():
-            return []
-        found = []
-        for line in self.file.read_text().splitlines(keepends=True):
-            if not line.endswith("\n"):
-                break
-            for group in json.loads(line).get("resourceSpans", []):
-                resource = {one["key"]: one["value"] for one in group["resource"]["attributes"]}
-                found += [(resource, span) for scope in group["scopeSpans"]
-                          for span in scope["spans"]]
-        return found
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(20)
-        self.log.close()
-
+from otelcol import Collector, collector_path
 
 VARYING = {"traceId", "spanId", "startTimeUnixNano", "endTimeUnixNano"}
 
@@ -116,8 +44,9 @@ def delivered(collector, endpoint, protocol):
         return sorted(shape(resource, span) for resource, span in found)
 
 
-def test_a_real_collector_decodes_the_same_set_over_grpc_and_over_http():
-    with tempfile.TemporaryDirectory() as folder, Collector(folder) as collector:
-        over_grpc = delivered(collector, f"http://127.0.0.1:{collector.grpc}", "grpc")
-        over_http = delivered(collector, f"http://127.0.0.1:{collector.http}", "http/protobuf")
+def test_a_real_collector_decodes_the_same_set_over_grpc_and_over_http(request):
+    path = collector_path(request.config)
+    with tempfile.TemporaryDirectory() as folder, Collector(path, folder) as collector:
+        over_grpc, over_http = (delivered(collector, collector.endpoints[protocol], protocol)
+                                for protocol in ("grpc", "http/protobuf"))
         assert over_grpc == over_http

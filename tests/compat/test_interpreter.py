@@ -55,7 +55,7 @@ def _environment(**changes):
 
 
 def _found_pythons():
-    """One per version and installation: PATH, pyenv, the system's."""
+    """One per version and installation that this build has a _core for: PATH, pyenv, the system's."""
     candidates = [shutil.which("python3"), "/usr/bin/python3"]
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates += [str(path) for path in sorted(pyenv.glob("3.1[0-3].*/bin/python3"))]
@@ -64,10 +64,14 @@ def _found_pythons():
         if not candidate or not os.access(candidate, os.X_OK):
             continue
         asked = subprocess.run([candidate, "-I", "-S", "-c",
-                                "import sys; print(sys.executable, sys.version_info[:2])"],
+                                "import sys, sysconfig as s; print(sys.executable, "
+                                "s.get_config_var('EXT_SUFFIX'), sys.version_info[:2])"],
                                capture_output=True, text=True, env=_environment())
-        executable = asked.stdout.split(" ")[0]
-        if asked.returncode == 0 and (3, 10) <= eval(asked.stdout.split(" ", 1)[1]) <= (3, 13):
+        if asked.returncode != 0:
+            continue
+        executable, suffix, version = asked.stdout.split(" ", 2)
+        has_core = (BUILD / "src" / "core" / ("_core" + suffix)).exists()
+        if has_core and (3, 10) <= eval(version) <= (3, 13):
             found.setdefault(os.path.realpath(executable), executable)
     return sorted(found.values())
 

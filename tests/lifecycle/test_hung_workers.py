@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import SANITIZED, Running, app_folder, until
+from harness import SANITIZED, Running, app_folder, sweep, until
 
 APP = '''
 import collections, itertools, os, signal, time
@@ -61,8 +61,10 @@ def ask(port, path):
         return text
 
 
-@pytest.mark.parametrize("path", NAMES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind, path", sweep(
+    [(kind, path) for kind in KINDS for path in NAMES],
+    quick=[("sync_by_timeout", "/loop"), ("gthread_by_request_timeout", "/gil"),
+           ("sync_by_request_timeout", "/stop"), ("sync_by_timeout", "/sleep")]))
 def test_a_hung_worker_is_replaced_with_its_stack_told(kind, path):
     with app_folder(APP) as folder:
         with Running(["--no-tracing", *KINDS[kind], "app:app"], folder) as server:

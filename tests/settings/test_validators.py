@@ -3,6 +3,7 @@ import os
 import re
 
 import pytest
+from harness import sweep
 from test_sources import here, pytestmark, run  # noqa: F401  (a fixture and a mark)
 
 # setting, the value as written in the file
@@ -15,7 +16,9 @@ CASES = [
     ("preload_app", "'TRUE'"), ("preload_app", "' false '"), ("preload_app", "1"),
     ("preload_app", "'yes'"), ("preload_app", "None"),
     ("pidfile", "'  x.pid '"), ("pidfile", "5"), ("pidfile", "None"), ("pidfile", "''"),
-    ("proc_name", "b'x'"), ("proc_name", "'x'"),
+    ("pidfile", "['a']"),
+    ("proc_name", "b'x'"), ("proc_name", "'x'"), ("errorlog", "5"), ("statsd_host", "['a']"),
+    ("default_proc_name", "'x'"),
     ("bind", "':5002'"), ("bind", "['a:1', ' b:2 ']"), ("bind", "('a:1',)"), ("bind", "5002"),
     ("bind", "[]"), ("bind", "None"), ("bind", "['a:1', 5]"),
     ("raw_env", "['A=1']"), ("raw_env", "'A=1,B=2'"),
@@ -51,7 +54,8 @@ def gunicorns(name, written):
     return True, str(config.settings[name].get())
 
 
-@pytest.mark.parametrize("name, written", CASES, ids=lambda part: re.sub(r"\W+", "_", part))
+@pytest.mark.parametrize("name, written", sweep(CASES, quick=CASES[::3]),
+                         ids=lambda part: re.sub(r"\W+", "_", part))
 def test_a_value_becomes_what_gunicorn_makes_of_it(here, name, written, monkeypatch):  # noqa: F811
     monkeypatch.chdir(here)
     taken, text = gunicorns(name, written)

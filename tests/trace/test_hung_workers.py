@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from harness import SANITIZED, HttpCollector, Running, app_folder, until
+from harness import SANITIZED, HttpCollector, Running, app_folder, sweep, until
 
 APP = '''
 import itertools, os, signal, time
@@ -42,8 +42,9 @@ KINDS = {"sync": ["--timeout", str(LIMIT_S)],
          "gthread": ["--threads", "2", "--timeout", "0", "--request-timeout", str(LIMIT_S)]}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("path", FUNCTIONS)
+@pytest.mark.parametrize("kind, path", sweep(
+    [(kind, path) for kind in KINDS for path in FUNCTIONS],
+    quick=[("sync", "/loop"), ("gthread", "/lock"), ("sync", "/stop"), ("gthread", "/sleep")]))
 def test_a_hung_worker_is_replaced_in_time_with_its_stack_in_the_log_and_on_the_span(kind, path):
     with app_folder(APP) as folder, HttpCollector() as collector, \
             Running(["app:app", "--trace-otlp-endpoint", collector.endpoint,

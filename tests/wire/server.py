@@ -56,12 +56,12 @@ class Server:
         pathlib.Path(self.folder.name, "echo_app.py").write_text(self.app)
         self.log = open(pathlib.Path(self.folder.name, "log"), "w+b")
         environ = {k: v for k, v in os.environ.items()
-                   if k not in ("GUNICORN_CMD_ARGS", "CTSERVE_CMD_ARGS", "WEB_CONCURRENCY", "PORT")}
+                   if k not in ("GUNICORN_CMD_ARGS", "WEB_CONCURRENCY", "PORT")}
         self.process = subprocess.Popen(
             [command(), "echo_app:app", "--bind", "127.0.0.1:0", "--workers", "1",
              "--trace-api", "off", *self.arguments],
             cwd=self.folder.name, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-            env=environ, start_new_session=True)
+            env=environ)
         try:
             self._wait()
         except BaseException:
@@ -99,7 +99,7 @@ class Server:
             try:
                 self.process.wait(20)
             except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)   # its own session: only its children
+                self.process.kill()   # its workers see that and leave
                 self.process.wait(10)
         self.log.close()
         self.folder.cleanup()

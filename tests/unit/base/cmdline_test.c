@@ -127,6 +127,24 @@ static void proxy_protocol_may_leave_its_value_out(void **state)
     assert_int_equal(read_line("a:b --proxy-protocol"), 0);
 }
 
+static void a_file_is_an_application_as_good_as_a_module(void **state)
+{
+    assert_int_equal(read_line("-w 2 web/shop.py"), 0);
+    assert_string_equal(settings.app_uri, "web/shop.py");
+    assert_int_equal(read_line("./shop.py:app"), 0);
+    assert_string_equal(settings.app_uri, "./shop.py:app");
+}
+
+static void the_application_gives_the_process_its_name_until_somebody_else_does(void **state)
+{
+    assert_int_equal(read_line("shop:app"), 0);
+    assert_string_equal(cts_settings_text(&settings, CTS_SETTING_default_proc_name), "shop:app");
+    assert_string_equal(cts_settings_process_name(&settings), "shop:app");
+    assert_true(cts_settings_is_default(&settings, CTS_SETTING_default_proc_name));
+    assert_int_equal(read_line("-n till shop:app"), 0);
+    assert_string_equal(cts_settings_process_name(&settings), "till");
+}
+
 static void mistakes_are_told_with_gunicorns_exit_codes(void **state)
 {
     expect_error("--wrokers 4 a:b", 2, "unknown option --wrokers, did you mean --workers?");
@@ -136,8 +154,6 @@ static void mistakes_are_told_with_gunicorns_exit_codes(void **state)
     expect_error("-w -1 a:b", 1, "workers: '-1' is out of range: 0 to 2147483647");
     expect_error("a:b -w", 2, "-w needs a value: -w INT");
     expect_error("-w --reload a:b", 2, "-w needs a value");
-    expect_error("shop.py", 1, "Try: ctserve shop:app");
-    expect_error("web/shop.py", 1, "Try: ctserve --chdir web shop:app");
     expect_error("-b h:99999 a:b", 1, "bind: 'h:99999'");
 }
 
@@ -363,6 +379,8 @@ int main(void)
         CASE(flags_say_yes_and_their_opposites_no),
         CASE(proxy_protocol_may_leave_its_value_out),
         CASE(mistakes_are_told_with_gunicorns_exit_codes),
+        CASE(a_file_is_an_application_as_good_as_a_module),
+        CASE(the_application_gives_the_process_its_name_until_somebody_else_does),
         CASE(the_two_variables_stand_between_file_and_command_line),
         CASE(the_config_file_is_known_before_it_is_read),
         CASE(actions_are_told),

@@ -1,0 +1,111 @@
+/* head_lean.c - one request head, whole and in two pieces: the same verdict and the same parts. */
+#include "lean.h"
+
+/* Both runs end on the same bytes, so equal views are equal pointers. */
+static bool same(struct cts_bytes left, struct cts_bytes right)
+{
+    return left.count == right.count && (left.at == right.at || left.count == 0);
+}
+
+static void check_same(const struct cts_request *left, const struct cts_request *right)
+{
+    FUZZ_CHECK(same(left->method, right->method) && same(left->target, right->target));
+    FUZZ_CHECK(same(left->path, right->path) && same(left->query, right->query));
+    FUZZ_CHECK(same(left->fragment, right->fragment) && same(left->host, right->host));
+    FUZZ_CHECK(same(left->authority, right->authority) && left->form == right->form);
+    FUZZ_CHECK(left->has_query == right->has_query);
+    FUZZ_CHECK(left->has_host_field == right->has_host_field);
+    FUZZ_CHECK(left->version_minor == right->version_minor);
+    FUZZ_CHECK(left->content_length == right->content_length);
+    FUZZ_CHECK(left->is_chunked == right->is_chunked && left->keep_alive == right->keep_alive);
+    FUZZ_CHECK(left->expects_continue == right->expects_continue);
+    FUZZ_CHECK(same(left->traceparent, right->traceparent));
+    FUZZ_CHECK(same(left->tracestate, right->tracestate));
+    FUZZ_CHECK(same(left->user_agent, right->user_agent));
+    FUZZ_CHECK(same(left->content_type, right->content_type));
+    FUZZ_CHECK(left->headers_count == right->headers_count);
+    for (uint32_t i = 0; i < left->headers_count; i++) {
+        FUZZ_CHECK(same(left->headers[i].name, right->headers[i].name));
+        FUZZ_CHECK(same(left->headers[i].value, right->headers[i].value));
+    }
+}
+
+/* What decides where the request ends, and that no view leaves the head. */
+static void check_promises(const struct cts_request *request, const struct cts_http_rules *rules,
+                           const char *head)
+{
+    const char *end = head + request->head_bytes;
+
+    FUZZ_CHECK(request->head_bytes >= 4 && memcmp(end - 4, "\r\n\r\n", 4) == 0);
+    FUZZ_CHECK(!request->is_chunked || request->content_length == -1);
+    FUZZ_CHECK(!request->is_chunked || request->version_minor >= 1);
+    FUZZ_CHECK(request->content_length >= -1);
+    FUZZ_CHECK(request->headers_count <= rules->fields_count_max);
+    FUZZ_CHECK(rules->gunicorn_policy || request->has_host_field || request->version_minor == 0);
+    FUZZ_CHECK(request->target.at > head && request->target.at + request->target.count < end);
+    for (uint32_t i = 0; i < request->headers_count; i++) {
+        struct cts_bytes name = request->headers[i].name, value = request->headers[i].value;
+        FUZZ_CHECK(name.count != 0 && name.at > head && name.at + name.count < value.at);
+        FUZZ_CHECK(value.at + value.count < end);
+        FUZZ_CHECK(cts_http_name_ok(name) && cts_http_value_ok(value));
+    }
+}
+
+/* For each set of rules two parsers, whose tables stay from run to run. */
+static struct lean_head {
+    struct cts_http_rules rules;
+    struct cts_head_parser whole, split;
+    bool is_ready;
+} heads[LEAN_RULES_COUNT];
+
+static struct lean_head *head_for(uint8_t choice)
+{
+    struct lean_head *head = &heads[choice % LEAN_RULES_COUNT];
+
+    if (!head->is_ready) {
+        head->rules = fuzz_rules(choice);
+        cts_head_parser_init(&head->whole, &head->rules);
+        cts_head_parser_init(&head->split, &head->rules);
+        head->is_ready = true;
+    }
+    cts_head_parser_reset(&head->whole);
+    cts_head_parser_reset(&head->split);
+    return head;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t count)
+{
+    struct cts_request first, second;
+    struct lean_head *head;
+    const char *bytes;
+    size_t cut, early = 0;
+    int r, s;
+
+    if (count < FUZZ_PREFIX_BYTES || count > LEAN_BYTES_MAX)
+        return 0;
+    head = head_for(data[0]);
+    count -= FUZZ_PREFIX_BYTES;
+    cut = lean_cut(data, count);
+    data += FUZZ_PREFIX_BYTES;
+    bytes = (const char *)data;
+
+    s = cts_http_parse_head(&head->split, (struct cts_bytes){lean_move(data, cut), cut}, &second);
+    if (s == 0) {   /* the head ends before the cut: once more, for views that can be compared */
+        early = second.head_bytes;
+        cts_head_parser_reset(&head->split);
+    }
+    if (s == 0 || s == CTS_NEED_MORE)
+        s = cts_http_parse_head(&head->split, (struct cts_bytes){bytes, count}, &second);
+    r = cts_http_parse_head(&head->whole, (struct cts_bytes){bytes, count}, &first);
+    FUZZ_CHECK(r == s && (early == 0 || r == 0));
+    if (r == 0) {
+        FUZZ_CHECK(early == 0 ? first.head_bytes > cut : first.head_bytes == early);
+        FUZZ_CHECK(first.head_bytes <= count && first.head_bytes == second.head_bytes);
+        check_same(&first, &second);
+        check_promises(&first, &head->rules, bytes);
+    } else if (r != CTS_NEED_MORE) {
+        FUZZ_CHECK(r >= 400 && r < 600 && r == head->whole.status);
+        FUZZ_CHECK(strcmp(head->whole.code, head->split.code) == 0);
+    }
+    return 0;
+}

@@ -1,0 +1,177 @@
+"""Each allocation and system call on the way of a request fails once, at its first, second ...
+call: the process lives, or ends with a message and is replaced. Nothing hangs, nothing crashes, and
+a good request afterwards is answered."""
+import os
+import signal
+import time
+
+import pytest
+
+from faulty import Faulty, library, until
+from harness import SANITIZED, app_folder
+
+pytestmark = pytest.mark.skipif(SANITIZED or not library().exists(),
+                                reason="needs a build with tests/faults and without sanitizers")
+
+APP = '''
+def app(environ, start_response):
+    body = environ["wsgi.input"].read()
+    if environ["PATH_INFO"] == "/stream":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return iter([b"piece\\n" * 2000] * 8)
+    start_response("200 OK", [("Content-Length", str(len(body) + 2))])
+    return [b"ok" + body]
+'''
+KINDS = {"sync": ["-w", "1", "--keep-alive", "5"],
+         "gthread": ["-w", "1", "-k", "gthread", "--threads", "2", "--keep-alive", "5"]}
+#: Every way through a connection: split head, kept, pipelined, bodies whole, streamed, chunked.
+LAST = b"GET /last HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+REQUESTS = [
+    b"GET / HTTP/1.1\r\nHost: t\r\n\r\n" * 3 + LAST,
+    b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100000 + LAST,
+    b"POST /stream HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + b"4e20\r\n" + b"y" * 20000 + b"\r\n0\r\n\r\n" + LAST,
+    b"GET / HTTP/1.1\nbad\n\n",
+    b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1200000\r\n\r\n" + b"z" * 1200000 + LAST,
+]
+IN_WORKER = ["malloc", "calloc", "realloc", "mmap", "read", "recv", "send", "sendmsg", "write",
+             "accept4", "epoll_ctl", "epoll_wait", "poll", "shutdown", "eventfd"]
+
+
+@pytest.fixture(params=KINDS)
+def service(request):
+    with app_folder(APP) as folder, \
+            Faulty([*KINDS[request.param], "--trace-api", "off", "app:app"], folder) as running:
+        yield running.ready()
+
+
+def worker_of(service):
+    return until(service.workers, "a worker")[0]
+
+
+def sweep(service, function, first_calls):
+    """Let each of these calls fail once; True when one was beyond what the requests need."""
+    for first in first_calls:
+        service.fail(worker_of(service), function, first)
+        for raw in REQUESTS:
+            service.exchange(raw)
+            if service.failed_count() > 0:
+                break
+        fired = service.failed_count() > 0
+        service.nothing_fails()
+        service.is_sound()
+        if os.environ.get("ROB"): open("/tmp/rob-fired","a").write(f"{function} {first} {fired}\n")
+        if not fired:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("function", IN_WORKER)
+def test_the_nth_call_on_the_way_of_a_request_fails_in_the_worker(service, function):
+    sweep(service, function, range(1, 13))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", IN_WORKER)
+def test_every_call_on_the_way_of_a_request_fails_in_the_worker(service, function):
+    sweep(service, function, range(13, 400))
+
+
+# -- the master ----------------------------------------------------------------------------------
+IN_MASTER = ["malloc", "calloc", "realloc", "mmap", "fork", "socketpair", "memfd_create",
+             "ftruncate", "recv", "send", "sendmsg", "epoll_ctl", "epoll_wait", "read", "write",
+             "posix_spawn"]
+
+
+def replaced(service, before):
+    """The workers are as many as they were, and others."""
+    now = service.workers()
+    return len(now) == len(before) and not set(now) & set(before)
+
+
+def upset(service):
+    """What makes a master work: a worker dies, one more, one less, the logs, the agent dies."""
+    before = service.workers()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    yield lambda: replaced(service, before)
+    service.process.send_signal(signal.SIGTTIN)
+    yield lambda: True
+    service.process.send_signal(signal.SIGTTOU)
+    yield lambda: len(service.workers()) == len(before)
+    service.process.send_signal(signal.SIGUSR1)
+    yield lambda: True
+    agent = service.agent()
+    if agent is not None:
+        os.kill(agent, signal.SIGKILL)
+        yield lambda: service.agent() not in (None, agent)
+    before = service.workers()
+    said = service.text.count("Reload failed, the old workers go on serving")
+    service.process.send_signal(signal.SIGHUP)
+    yield lambda: replaced(service, before) or \
+        service.text.count("Reload failed, the old workers go on serving") > said
+
+
+def sweep_master(service, function, first_calls):
+    for first in first_calls:
+        service.fail(service.process.pid, function, first)
+        for fact in upset(service):
+            until(fact, lambda: f"call {first} of {function} failed and it never came right; "
+                  f"workers {service.workers()}, agent {service.agent()}:\n{service.text[-3000:]}",
+                  25)
+        fired = service.failed_count() > 0
+        service.nothing_fails()
+        service.is_sound()
+        if not fired:
+            return True
+    return False
+
+
+@pytest.fixture
+def two_workers():
+    with app_folder(APP) as folder, \
+            Faulty(["-w", "2", "--trace-api", "off", "app:app"], folder) as running:
+        yield running.ready()
+
+
+@pytest.mark.parametrize("function", IN_MASTER)
+def test_the_nth_call_fails_in_the_master(two_workers, function):
+    sweep_master(two_workers, function, range(1, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", IN_MASTER)
+def test_every_call_fails_in_the_master(two_workers, function):
+    sweep_master(two_workers, function, range(3, 60))
+
+
+def test_while_no_process_can_be_made_the_service_goes_on_and_then_recovers(two_workers):
+    """One of two workers dies while fork fails; the other serves, and the slot is filled again."""
+    service = two_workers
+    service.fail(service.process.pid, "fork", 1, 1 << 30)
+    victim = service.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: service.failed_count() >= 2, "more than one try")
+    assert len(service.workers()) == 1
+    for _ in range(20):
+        assert service.answers_well()
+    assert service.process.poll() is None
+    service.nothing_fails()
+    lifted = time.monotonic()
+    until(lambda: len(service.workers()) == 2, lambda: "two workers:\n" + service.text)
+    assert time.monotonic() - lifted < 10
+    service.is_sound()
+
+
+def test_a_worker_that_can_make_no_thread_says_so_and_is_replaced():
+    with app_folder(APP) as folder, \
+            Faulty([*KINDS["gthread"], "--trace-api", "off", "app:app"], folder) as service:
+        service.ready()
+        service.fail(-1, "pthread_create", 1, 2)
+        os.kill(worker_of(service), signal.SIGKILL)
+        service.line("threads could not be started", patience_s=30)
+        until(lambda: service.failed_count() == 2, "the second failure")
+        service.is_sound()
+
+
+# -- time ----------------------------------------------------------------------------------------
