@@ -25,7 +25,11 @@ class Failed(RuntimeError):
 
 
 class Unsteady(Failed):
-    pass
+    """The counts did not repeat: they lay between `low` and `high`."""
+
+    def __init__(self, low, high):
+        super().__init__(f"unsteady: {low:.0f} to {high:.0f}")
+        self.low, self.high = low, high
 
 
 # -- instructions --------------------------------------------------------------------------------
@@ -41,7 +45,7 @@ def instructions(contender, app, load, tries=TRIES):
         if max(counts) - min(counts) <= AGREE * middle:
             return middle
         seen += counts
-    raise Unsteady(f"unsteady, {min(seen) / 1000:.1f} to {max(seen) / 1000:.1f}")
+    raise Unsteady(min(seen), max(seen))
 
 
 def _instruction_batches(contender, app, load):
@@ -84,7 +88,8 @@ def system_calls(contender, app, load, seconds=2):
     """(calls per request of the processes that serve, of the agent, {name: calls per request})
     while the load runs. futex counts are inflated by strace itself."""
     load = contender.load or load
-    with Server(contender, app) as server, tempfile.TemporaryDirectory() as folder:
+    pinned = ["taskset", "-c", SERVER_CORE]
+    with Server(contender, app, pinned) as server, tempfile.TemporaryDirectory() as folder:
         traced = {"serving": server.serving(), "agent": server.agents()}
         tracers = {}
         try:

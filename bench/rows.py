@@ -48,7 +48,7 @@ class Line:
 
     def __init__(self, contender):
         self.contender = contender
-        self.times = self.thousand = self.calls = None
+        self.times = self.thousand = self.unsteady = self.calls = None
         self.notes = []
 
     @property
@@ -84,8 +84,10 @@ def measure_counts(line, app, load, options):
             # A peer whose threads meet differently each time is not worth three tries.
             tries = measures.TRIES if line.contender.role == "ours" else 1
             line.thousand = measures.instructions(line.contender, app, load, tries) / 1000
+        except measures.Unsteady as error:
+            line.unsteady = f"unsteady, {error.low / 1000:.1f} to {error.high / 1000:.1f}"
         except measures.Failed as error:
-            line.notes.append(f"instructions {error}")
+            line.notes.append(f"no instruction count: {error}")
     if "calls" in options.measures:
         try:
             line.calls = measures.system_calls(line.contender, app, load)
@@ -102,7 +104,7 @@ def write_comparison(section, lines):
             line.contender.name, figure(line.cpu),
             f"{min(times.whole):.2f} to {max(times.whole):.2f}" if times else "",
             figure(statistics.median(times.agent)) if times and any(times.agent) else "",
-            figure(line.thousand), figure(line.calls and line.calls[0]),
+            line.unsteady or figure(line.thousand), figure(line.calls and line.calls[0]),
             ratio(ours.cpu, line.cpu) if ours and line is not ours else ""])
     section.table(["server", "CPU µs", "spread", "of it agent", "thousand instructions",
                    "system calls", "ctserve : it"], cells)

@@ -24,6 +24,16 @@ SANITIZED = os.environ.get("CTSERVE_SANITIZED") == "1"
 PATIENCE_S = 120 if SANITIZED else 60
 
 
+def sanitizer(options):
+    """Environment for a server that does on purpose what AddressSanitizer would report."""
+    return {"ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', '')}:{options}"} if SANITIZED else {}
+
+
+#: LeakSanitizer in a fork looks for the stacks of threads that did not come along; it says itself
+#: that it is wrong then. For servers whose master has more than one thread.
+LEAKS_UNKNOWN = sanitizer("detect_leaks=0")
+
+
 def until(fact, what, patience_s=PATIENCE_S):
     """Poll `fact()` until it is truthy and return it; AssertionError with `what` after patience_s."""
     deadline = time.monotonic() + patience_s

@@ -176,7 +176,7 @@ void agent_link_stack(struct ring *ring, const char *text, size_t bytes, int thr
 static int say_hello(struct agent_link *link)
 {
     struct cts_buffer lines = CTS_BUFFER_EMPTY;
-    const char *api = link->api[0] != '\0' ? link->api : link->plan.api;
+    const char *api = link->api[0] != '\0' ? link->api : link->asked_api;
     int r = cts_buffer_printf(&lines, "%sapi=%s\ntoken=%s\n", link->hello, api, link->token);
     if (r == 0) {
         struct cts_bytes view = cts_buffer_view(&lines);
@@ -480,6 +480,9 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)
 void agent_link_start(struct agent_link *link, const struct agent_link_plan *plan)
 {
     link->plan = *plan;
+    /* A reload frees the settings that it was taken from. */
+    snprintf(link->asked_api, sizeof(link->asked_api), "%s", plan->api);
+    link->plan.api = link->asked_api;
     link->hello = strdup(plan->hello);
     if (link->hello == NULL)
         return;

@@ -37,7 +37,7 @@ struct agent_link_plan {
     struct ev_loop *loop;
     const char *agent_path;
     const char *hello;                 /* "key=value\n" lines but api and token; copied */
-    const char *api;                   /* "off", "auto", "HOST:PORT" */
+    const char *api;                   /* "off", "auto", "HOST:PORT"; copied */
     void (*on_ready)(void *user, const char *api, const char *token);  /* api "" when off */
     void (*on_recycle)(void *user, struct ring *ring);
     void *user;
@@ -46,6 +46,7 @@ struct agent_link_plan {
 struct agent_link {
     struct agent_link_plan plan;
     char *hello;
+    char asked_api[128];
     char api[128], token[128];         /* as the agent said: kept over its restarts */
     pid_t pid;                         /* 0: none runs */
     int fd;

@@ -13,6 +13,8 @@ enum control_letter {
     CONTROL_BOOT_FAILED = 'F',  /* struct control_failure follows */
     CONTROL_LEAVING = 'L',      /* draining by itself: one byte enum cts_gone_reason follows */
     /* master -> worker */
+    CONTROL_LAST = 'Z',         /* before STOP, by itself no order: the whole service stops, so
+                                 * nobody else will take in who waits in the backlog */
     CONTROL_STOP = 'T',         /* as SIGTERM: finish what runs, then leave */
     CONTROL_QUIT = 'Q',         /* as SIGQUIT: worker_int, leave now */
     CONTROL_REOPEN = 'U',       /* reopen logs */

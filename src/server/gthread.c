@@ -90,7 +90,7 @@ static void look_at_service(struct pool *pool)
     struct service *service = pool->service;
     if (atomic_load(&service->is_alive))
         return;
-    loop_drain(pool->loop, atomic_load(&service->leave_reason) == CTS_GONE_STOPPED);
+    loop_drain(pool->loop, service_takes_backlog(service));
 }
 
 /* Poll once. Mutex held at both ends, not in between. */

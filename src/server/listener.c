@@ -117,9 +117,13 @@ static int name_socket(struct listener *listener)
         size_t count = bytes > offsetof(struct sockaddr_un, sun_path)
                            ? bytes - offsetof(struct sockaddr_un, sun_path) : 0;
         char path[sizeof(address.local.sun_path) + 1] = "";
+        /* A path without room for its NUL is told as one byte longer than it is. */
+        if (count > sizeof(address.local.sun_path))
+            count = sizeof(address.local.sun_path);
         memcpy(path, address.local.sun_path, count);
         listener->is_unix = true;
-        snprintf(listener->server_name, sizeof(listener->server_name), "%s", path);
+        snprintf(listener->server_name, sizeof(listener->server_name), "%.*s",
+                 (int)sizeof(listener->server_name) - 1, path);
         snprintf(listener->name, sizeof(listener->name), "unix:%s", path);
         return 0;
     }

@@ -241,6 +241,14 @@ void member_signal(struct member *member, int signo)
             cts_debug("worker (pid:%d) does not listen: %s", (int)member->pid, strerror(errno));
 }
 
+void member_tell_last(struct member *member)
+{
+    char letter = CONTROL_LAST;
+    if (member->control_fd >= 0 &&
+        send(member->control_fd, &letter, 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        cts_debug("worker (pid:%d) does not listen: %s", (int)member->pid, strerror(errno));
+}
+
 /* Letters come from a process that runs other people's code: nothing in them is taken on trust. */
 static enum cts_gone_reason reason_in(const char *packet, size_t bytes)
 {

@@ -63,6 +63,7 @@ void service_init(struct service *service, const struct worker_plan *plan)
     service->is_multiprocess = cts_settings_int(plan->settings, CTS_SETTING_workers) > 1;
     service->requests_max = plan->facts.max_requests > 0 ? (uint64_t)plan->facts.max_requests : 0;
     atomic_store(&service->is_alive, true);
+    atomic_store(&service->is_last, plan->control_fd < 0);
 }
 
 void service_leave(struct service *service, enum cts_gone_reason reason)
@@ -73,6 +74,12 @@ void service_leave(struct service *service, enum cts_gone_reason reason)
     atomic_store(&service->leave_reason, (int)reason);
     if (service->wake != NULL)
         service->wake(service);
+}
+
+bool service_takes_backlog(const struct service *service)
+{
+    return atomic_load(&service->leave_reason) == CTS_GONE_STOPPED &&
+           atomic_load(&service->is_last);
 }
 
 void service_exit(struct service *service, int exit_code)

@@ -519,6 +519,8 @@ void supervisor_stop(struct supervisor *supervisor, int signo, double limit_s)
         CTS_LIST_EACH(&supervisor->lists[state], at) {
             struct member *member = SUPERVISOR_MEMBER(at);
             begin_draining(member, CTS_GONE_STOPPED);
+            if (signo == SIGTERM)
+                member_tell_last(member);
             if (signo != SIGTERM || !member->is_written_off)
                 member_signal(member, signo);
             member->is_written_off = true;

@@ -216,6 +216,9 @@ static void tell_master(const void *packet, size_t count)
 static void take_order(char letter)
 {
     switch (letter) {
+    case CONTROL_LAST:
+        atomic_store(&self.service.is_last, true);
+        break;
     case CONTROL_STOP:
         atomic_fetch_or(&self.notices, NOTICE_TERM);
         break;
@@ -275,6 +278,7 @@ static void act_on(unsigned notices)
     else if (notices & NOTICE_QUICK)
         leave_now(CTS_EXIT_OK);
     if (notices & NOTICE_TERM) {
+        read_control(); /* is it the whole service that stops? */
         if (master_is_here())
             service_leave(&self.service, CTS_GONE_STOPPED);
         else
@@ -421,7 +425,7 @@ static int serve_sync(void)
     while (!self.leaves_now) {
         look_at_service();
         if (!atomic_load(&service->is_alive)) {
-            loop_drain(loop, atomic_load(&service->leave_reason) == CTS_GONE_STOPPED);
+            loop_drain(loop, service_takes_backlog(service));
             if (loop_is_empty(loop))
                 break;
         }

@@ -69,7 +69,8 @@ class BatchProcess:
 
 
 def lower_names(headers):
-    return [(name.lower(), value) for name, value in headers]
+    """What becomes of a name with an underscore is for header_map to say, not for the parser."""
+    return [(name.lower(), value) for name, value in headers if "_" not in name]
 
 
 class Ours(BatchProcess):
@@ -114,8 +115,8 @@ class Gunicorn:
     def __init__(self):
         self.config = Config()
         self.config.set("http_parser", "python")
-        # Both are about the environ and not about the message: names with "_" stay, no scheme.
-        self.config.set("header_map", "dangerous")
+        # These are about the environ and not about the message.
+        self.config.set("header_map", "drop")
         self.config.set("secure_scheme_headers", {})
 
     def understand(self, inputs):
@@ -168,7 +169,7 @@ class H11:
             elif isinstance(event, h11.EndOfMessage):
                 requests.append(Request(
                     text(head.method), text(head.target), int(head.http_version[2:]),
-                    [(text(name), text(value)) for name, value in head.headers],
+                    lower_names((text(name), text(value)) for name, value in head.headers),
                     text(b"".join(body))))
                 head = None
                 peer.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))

@@ -48,7 +48,7 @@ LENGTH_THEN_TAB = re.compile(rb"(?i)\ncontent-length:[ \t]*[0-9]+[ \t]*\t")
 CODING_THEN_TAB = re.compile(rb"(?i)\ntransfer-encoding:[ \t]*chunked[ \t]*\t")
 KEEP_ALIVE_THEN_TAB = re.compile(rb"(?i)keep-alive[ \t]*\t")
 H11_EXTENSION = re.compile(r"illegal chunk header: bytearray\(b['\"][0-9A-Fa-f]+( |\\t)+;")
-IP_LITERAL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\[[^\]]*\]")
+BRACKETS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*[\[\]]")
 H11_LENGTH_DIGITS_MAX = 20
 
 
@@ -98,6 +98,12 @@ RULES = [
     Rule("tab behind Transfer-Encoding", "node", "the same for Transfer-Encoding",
          POST + b"Transfer-Encoding: chunked\t\r\n\r\n0\r\n\r\n",
          lambda d: missing(d, "HPE_INVALID_TRANSFER_ENCODING") and CODING_THEN_TAB.search(d.sent)),
+    Rule("tab behind Transfer-Encoding, with Upgrade", "node", "the same, but llhttp takes the "
+         "request for one without a body and reads the chunks as the next request",
+         POST + b"Transfer-Encoding: chunked\t\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+         b"1\r\nx\r\n0\r\n\r\n",
+         lambda d: d.what == "body" and d.theirs.body == "" and CODING_THEN_TAB.search(d.sent)
+         and values_of(d.ours, "upgrade")),
     Rule("tab behind keep-alive", "node", "the same for Connection: keep-alive of HTTP/1.0",
          b"GET / HTTP/1.0\r\nConnection: keep-alive\t\r\n\r\n" + NEXT,
          lambda d: missing(d, "HPE_CLOSED_CONNECTION") and d.before.minor == 0
@@ -131,10 +137,11 @@ RULES = [
          lambda d: d.what == "missing" and d.stopped == "" and d.before.minor == 0
          and "keep-alive" in elements_of(d.before, "connection")
          and values_of(d.before, "connection")[0].lower() != "keep-alive"),
-    Rule("address in brackets", "gunicorn", "gunicorn has Python's ipaddress look into [...] of a "
-         "target, we check the characters: nothing is routed by it",
+    Rule("address in brackets", "gunicorn", "gunicorn has Python look into [...] of a target; we "
+         "check the characters, in user info (http_policy = gunicorn) not even those: nothing is "
+         "routed by it",
          b"GET http://[::1:]/ HTTP/1.1\r\nHost: a\r\n\r\n",
-         lambda d: missing(d, "InvalidRequestLine") and IP_LITERAL.match(d.ours.target)),
+         lambda d: missing(d, "InvalidRequestLine") and BRACKETS.match(d.ours.target)),
     Rule("another coding before chunked", "gunicorn", "gunicorn closes the connection behind such "
          "a request; the parser does not say so to the server yet (http_policy = gunicorn only)",
          POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + NEXT,

@@ -114,7 +114,6 @@ def test_a_missing_config_is_fatal_only_when_asked_for(here):
     (["-k", "uvicorn.workers.UvicornWorker", "shop:app"], 1, "ASGI"),
     (["-k", "gthraed", "shop:app"], 1, "did you mean 'gthread'"),
     (["--env", "X", "shop:app"], 1, "raw_env"),
-    (["shop.py"], 1, "shop:app"),
     ([], 1, "shop:app"),
     (["--help", "wrokers"], 2, "did you mean 'workers'?"),
 ])
