@@ -355,7 +355,7 @@ def slow(section, options):
         for _ in range(tries):
             try:
                 found.append(slow_try(contender))
-            except (DidNotStart, OSError) as error:
+            except (DidNotStart, OSError, subprocess.TimeoutExpired) as error:
                 places.note(f"{contender.name}: {measures.last_line(error)}")
         if not found:
             continue

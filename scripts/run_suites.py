@@ -287,10 +287,10 @@ def plan(options):
         if embeds:
             # One report file per suite and process, so that suites can run side by side.
             sanitized = {"PYTHONMALLOC": "malloc",
+                         # A worker sets its handlers back to the defaults; ASan keeps these (2).
                          "ASAN_OPTIONS": f"detect_leaks=1:abort_on_error=0:exitcode=99:"
-                                         f"log_path={OUT}/@NAME@.report",
-                         "LSAN_OPTIONS": f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0",
-                         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99",
+                                         f"handle_segv=2:handle_sigbus=2:handle_sigill=2:"
+                                         f"handle_sigfpe=2:log_path={OUT}/@NAME@.report",
                          "CTSERVE_SANITIZED": "1"}
             # The agent and the unit tests are worth it here: they are our own C. The memory blocks
             # that refs counts without a debug Python do not exist under PYTHONMALLOC=malloc.
@@ -298,9 +298,13 @@ def plan(options):
             runs.append(Run("asan", suites, "build-asan", f"--interpreter embed {use_default}", sanitized))
         else:
             notes.append("no asan: no libpython to embed")
-        if (ROOT / "build-tsan" / "build.ninja").exists() and "unit" in chosen:
-            runs.append(Run("tsan", ["unit"], "build-tsan", "",
-                            {"TSAN_OPTIONS": f"suppressions={ROOT}/tests/tsan.supp:exitcode=99"}))
+        # Only what needs no interpreter: rings, the agent, a worker whose gateway is written in C.
+        suites = [suite for suite in ("unit", "agent", "wire") if suite in chosen]
+        if (ROOT / "build-tsan" / "build.ninja").exists() and suites:
+            runs.append(Run("tsan", suites, "build-tsan", "",
+                            {"TSAN_OPTIONS": f"suppressions={ROOT}/tests/tsan.supp:exitcode=99:"
+                                             f"log_path={OUT}/@NAME@.report",
+                             "CTSERVE_SANITIZED": "1", "CTSERVE_TSAN": "1"}))
     if options.nightly and not options.only:
         runs.append(Run("nightly", ["fuzz"], "build", ""))
     return runs, notes

@@ -29,8 +29,10 @@ def sanitizer(options):
     return {"ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', '')}:{options}"} if SANITIZED else {}
 
 
-#: LeakSanitizer in a fork looks for the stacks of threads that did not come along; it says itself
-#: that it is wrong then. For servers whose master has more than one thread.
+#: For servers whose master has more than one thread, or whose workers hang. LeakSanitizer in a fork
+#: looks for the stacks of threads that did not come along, and says itself that it is wrong then; a
+#: thread that CPython ends in the middle of a request takes along what that request held; and the
+#: search takes longer than the second in which a worker that hung has to be gone.
 LEAKS_UNKNOWN = sanitizer("detect_leaks=0")
 
 

@@ -45,6 +45,7 @@ struct member {
     ev_io control_io;
     ev_timer timer;                  /* end of draining, or next stage of being stuck */
     enum stuck_stage stage;
+    int dump_looks;                  /* how often the dump file was found empty */
     double ready_at;
     enum cts_gone_reason reason;
     int stuck_thread_id;

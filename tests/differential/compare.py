@@ -1,8 +1,8 @@
 """What we accept must mean the same to others.
 
-    compare.py [--seed N] [--count N | --seconds N] [--first N] [--policy strict]
-    compare.py [--policy P] --replay SEED:INDEX    show one input and what everybody makes of it
-    compare.py [--policy P] --bytes 'GET / ...'    the same for bytes with Python's escapes
+    compare.py [--seed N] [--count N | --seconds N] [--first N] [--policy strict] [--mutants]
+    compare.py [--policy P] --replay LABEL:INDEX     show one input and what everybody makes of it
+    compare.py [--policy P] --bytes 'GET / ...'      the same for bytes with Python's escapes
 
 Every input goes to our parser, whole and one byte at a time. The part that we accepted goes to the
 peers as it came, and once more as we understood it: written again from method, target, version,
@@ -20,8 +20,10 @@ import rules
 
 BATCH = 16 * generate.BLOCK
 SHOWN_MAX = 20
+#: In front of the seed in the replay line of a mutant.
+MUTANT = "m"
 #: Accepted connections already compared, by hash; forgotten when there are too many.
-KNOWN_MAX = 2_000_000
+KNOWN_MAX = 1_000_000
 
 
 def serialise(understood):
@@ -137,14 +139,15 @@ class Comparison:
         labels = [f"corpus:{index}" for index in range(len(generate.CORPUS))]
         self.add(labels, generate.CORPUS)
 
-    def run(self, seed, first=0, count=None, seconds=None):
+    def run(self, seed, first=0, count=None, seconds=None, mutants=False):
         """`count` inputs, rounded up to batches, or as many as there is time for."""
         until = None if seconds is None else time.monotonic() + seconds
         index = first
         while (count is None or index < first + count) and \
                 (until is None or time.monotonic() < until):
-            labels = [f"{seed}:{index + i}" for i in range(BATCH)]
-            self.add(labels, generate.inputs(seed, index, BATCH))
+            name = f"{MUTANT * mutants}{seed}"
+            self.add([f"{name}:{index + i}" for i in range(BATCH)],
+                     generate.inputs(seed, index, BATCH, mutants))
             index += BATCH
 
     def report(self):
@@ -179,6 +182,14 @@ def show(raw, policy):
             peer.close()
 
 
+def input_named(label):
+    """The input of a replay line: corpus:INDEX, SEED:INDEX or mSEED:INDEX."""
+    seed, index = label.split(":")
+    if seed == "corpus":
+        return generate.CORPUS[int(index)]
+    return generate.input_of(int(seed.removeprefix(MUTANT)), int(index), seed.startswith(MUTANT))
+
+
 def main():
     options = argparse.ArgumentParser()
     options.add_argument("--seed", type=int, default=1)
@@ -186,22 +197,21 @@ def main():
     options.add_argument("--count", type=int)
     options.add_argument("--seconds", type=float)
     options.add_argument("--policy", choices=("strict", "gunicorn"), default="strict")
+    options.add_argument("--mutants", action="store_true", help="change every input, and more")
     options.add_argument("--replay")
     options.add_argument("--bytes")
     options = options.parse_args()
     if options.bytes is not None:
         return show(ast.literal_eval("b'''" + options.bytes + "'''"), options.policy)
     if options.replay is not None:
-        seed, index = options.replay.split(":")
-        return show(generate.CORPUS[int(index)] if seed == "corpus"
-                    else generate.input_of(int(seed), int(index)), options.policy)
+        return show(input_named(options.replay), options.policy)
     comparison = Comparison(options.policy)
     comparison.run_corpus()
     count = options.count
     if count is None and options.seconds is None:
         count = 100_000
     comparison.run(options.seed, options.first - options.first % generate.BLOCK, count,
-                   options.seconds)
+                   options.seconds, options.mutants)
     comparison.close()
     print(comparison.report())
     return 1 if comparison.findings else 0

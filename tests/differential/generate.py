@@ -1,7 +1,8 @@
 """Connections to try: well-formed ones put together from parts, the corpora, and mutants of both.
 
-Input number INDEX of SEED is always the same bytes: `input_of(seed, index)`. One random source
-makes BLOCK inputs, since making a source costs more than making an input.
+Input number INDEX of SEED is always the same bytes: `input_of(seed, index)`; mutants are another
+row of inputs with the same numbers. One random source makes BLOCK inputs, since making a source
+costs more than making an input.
 """
 import pathlib
 import random
@@ -38,7 +39,9 @@ HOSTS = [b"a"] * 6 + [b"example.com:8000", b"[::1]:80", b"a:", b"", b"1.2.3.4", 
 SPACES = [b" "] * 8 + [b"", b"\t", b"  ", b" \t "]
 EXTENSIONS = [b""] * 6 + [b";a", b";a=b", b";a=\"b;c\"", b" ;a", b"; a = b", b";a;b=1",
                           b";a=\"\\\"\"", b";a=b ;c"]
-TRAILERS = [b""] * 6 + [b"T: 1\r\n", b"X-Y:\r\nZ: a b \r\n", b"Content-MD5: \x80\r\n"]
+TRAILERS = [b""] * 6 + [b"T: 1\r\n", b"X-Y:\r\nZ: a b \r\n", b"Content-MD5: \x80\r\n",
+                           b"Connection: close\r\n", b"Connection: upgrade\r\nUpgrade: x\r\n",
+                           b"Proxy-Connection: close\r\nExpect: 100-continue\r\n"]
 BODIES = [b"", b"a", b"hello", b"0\r\n\r\n", b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
           b"\x00\xff\x80", b"x" * 33, b"a\r\n0\r\n\r\nb", b"\n"]
 BITS = [b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b"\x00", b"\x0b", b"\x0c", b"\x1f",
@@ -153,21 +156,26 @@ def change(source, raw):
     return change_line(source, raw)
 
 
-def make(source):
+#: How often an input is changed; a mutant always is, and mostly refused for it.
+CHANGES = (0, 1, 1, 1, 2, 2, 3, 5)
+MUTANT_CHANGES = (1, 2, 3, 4, 5, 6)
+
+
+def make(source, changes):
     raw = connection(source) if source.random() < 0.6 else source.choice(SEEDS)
-    for _ in range(source.choice((0, 1, 1, 1, 2, 2, 3, 5))):
+    for _ in range(source.choice(changes)):
         raw = change(source, raw)[:2 * MUTATED_BYTES_MAX]
     return raw
 
 
-def inputs(seed, first, count):
+def inputs(seed, first, count, mutants=False):
     """Inputs `first` to `first + count`, both multiples of BLOCK."""
-    made = []
+    made, changes = [], MUTANT_CHANGES if mutants else CHANGES
     for block in range(first // BLOCK, (first + count) // BLOCK):
         source = random.Random((seed << 40) + block)
-        made.extend(make(source) for _ in range(BLOCK))
+        made.extend(make(source, changes) for _ in range(BLOCK))
     return made
 
 
-def input_of(seed, index):
-    return inputs(seed, index - index % BLOCK, BLOCK)[index % BLOCK]
+def input_of(seed, index, mutants=False):
+    return inputs(seed, index - index % BLOCK, BLOCK, mutants)[index % BLOCK]

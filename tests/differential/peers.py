@@ -3,6 +3,7 @@
 Everything is text, one Latin-1 character per byte. A request is (method, target, minor version,
 [(name in lower case, value)], body); a peer also says why it stopped, "" if it did not.
 """
+import functools
 import json
 import os
 import pathlib
@@ -18,10 +19,12 @@ from gunicorn.http.parser import RequestParser
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TOOL = pathlib.Path(os.environ.get(
-    "CTSERVE_BATCH_TOOL",
-    pathlib.Path(os.environ.get("CTSERVE_BUILD", ROOT / "build")) / "tests/differential/batch-tool"))
+BUILD = pathlib.Path(os.environ.get("CTSERVE_BUILD", ROOT / "build"))
+TOOL = pathlib.Path(os.environ.get("CTSERVE_BATCH_TOOL",
+                                   BUILD / "tests" / "differential" / "batch-tool"))
 NODE = shutil.which("node")
+#: The rules are written for these versions; another llhttp has other habits.
+LLHTTP = "9."
 H11_BUFFER_BYTES = 1 << 20
 
 
@@ -184,5 +187,15 @@ class H11:
         return 0
 
 
+@functools.cache
+def why_no_node():
+    """Why Node cannot take part, or None."""
+    if NODE is None:
+        return "no node"
+    found = subprocess.run([NODE, "-p", "process.versions.llhttp"], capture_output=True,
+                           text=True).stdout.strip()
+    return None if found.startswith(LLHTTP) else f"node has llhttp {found}, not {LLHTTP}x"
+
+
 def all_peers():
-    return [peer() for peer in (Node, Gunicorn, H11) if peer is not Node or NODE]
+    return [peer() for peer in (Node, Gunicorn, H11) if peer is not Node or why_no_node() is None]

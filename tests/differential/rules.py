@@ -2,7 +2,7 @@
 
 A rule names the peer, says what the difference looks like and why we stay different. A difference
 that no rule explains fails the test; so does a rule whose `example` no longer differs. The peers
-that were looked at: Node 20 (llhttp 8), gunicorn 27.0.1, h11 0.16.
+that were looked at: Node 20 (llhttp 9), gunicorn 27.0.1, h11 0.16.
 """
 import re
 from typing import Callable, NamedTuple
@@ -47,6 +47,9 @@ NODE_EXTENSION_ERRORS = ("HPE_STRICT: Invalid character in chunk extensions",
 LENGTH_THEN_TAB = re.compile(rb"(?i)\ncontent-length:[ \t]*[0-9]+[ \t]*\t")
 CODING_THEN_TAB = re.compile(rb"(?i)\ntransfer-encoding:[ \t]*chunked[ \t]*\t")
 KEEP_ALIVE_THEN_TAB = re.compile(rb"(?i)keep-alive[ \t]*\t")
+CLOSE_IN_TRAILER = re.compile(
+    rb"(?i)\r\n0+([ \t]*;[^\r]*)?\r\n([^\r]+\r\n)*(proxy-)?connection:[^\r]*close")
+CONTENT_TYPE = re.compile(rb"(?i)\ncontent-type:")
 H11_EXTENSION = re.compile(r"illegal chunk header: bytearray\(b['\"][0-9A-Fa-f]+( |\\t)+;")
 BRACKETS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*[\[\]]")
 H11_LENGTH_DIGITS_MAX = 20
@@ -108,10 +111,16 @@ RULES = [
          b"GET / HTTP/1.0\r\nConnection: keep-alive\t\r\n\r\n" + NEXT,
          lambda d: missing(d, "HPE_CLOSED_CONNECTION") and d.before.minor == 0
          and KEEP_ALIVE_THEN_TAB.search(d.sent)),
+    Rule("Connection in a trailer", "node", "llhttp reads trailer fields as fields of the head; "
+         "they must not be merged into it (RFC 9110 6.5.1)",
+         CHUNKED + b"0\r\nConnection: close\r\n\r\n" + NEXT,
+         lambda d: missing(d, "HPE_CLOSED_CONNECTION") and CLOSE_IN_TRAILER.search(d.sent)
+         and values_of(d.before, "transfer-encoding")),
     Rule("Proxy-Connection", "node", "llhttp takes it for Connection; no standard knows it, and a "
          "recipient is not to act on it (RFC 9112 C.2.2)",
          b"GET / HTTP/1.1\r\nHost: a\r\nProxy-Connection: close\r\n\r\n" + NEXT,
-         lambda d: missing(d, "HPE_CLOSED_CONNECTION") and values_of(d.before, "proxy-connection")),
+         lambda d: missing(d, "HPE_CLOSED_CONNECTION")
+         and "close" in elements_of(d.before, "proxy-connection")),
     Rule("case of a coding", "h11", "h11 hands out Transfer-Encoding in lower case",
          POST + b"Transfer-Encoding: Chunked\r\n\r\n0\r\n\r\n",
          lambda d: d.what == "headers" and lower_codings(d.ours.headers) == d.theirs.headers),
@@ -142,6 +151,12 @@ RULES = [
          "routed by it",
          b"GET http://[::1:]/ HTTP/1.1\r\nHost: a\r\n\r\n",
          lambda d: missing(d, "InvalidRequestLine") and BRACKETS.match(d.ours.target)),
+    Rule("Content-Type twice in a trailer", "gunicorn", "gunicorn checks trailers as it does "
+         "fields and wants a singleton once; we drop them all",
+         CHUNKED + b"0\r\nContent-Type: a\r\nContent-Type: b\r\n\r\n",
+         lambda d: missing(d, "InvalidHeader: Invalid HTTP Header: 'CONTENT-TYPE'")
+         and len(values_of(d.ours, "content-type")) < 2
+         and len(CONTENT_TYPE.findall(d.sent)) > 1),
     Rule("another coding before chunked", "gunicorn", "gunicorn closes the connection behind such "
          "a request; the parser does not say so to the server yet (http_policy = gunicorn only)",
          POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + NEXT,

@@ -28,8 +28,16 @@ def check(comparison):
 
 
 def need(peer):
-    if peer == "node" and peers.NODE is None:
-        pytest.skip("no node")
+    if peer == "node" and peers.why_no_node() is not None:
+        pytest.skip(peers.why_no_node())
+
+
+def test_all_three_peers_take_part():
+    need("node")
+    with_peers = peers.all_peers()
+    for peer in with_peers:
+        peer.close()
+    assert [peer.name for peer in with_peers] == ["node", "gunicorn", "h11"]
 
 
 @pytest.mark.parametrize("policy", ["strict", "gunicorn"])
@@ -60,7 +68,7 @@ def test_ten_million_mutants_mean_the_same_to_others():
     jobs = os.cpu_count()
     share = -(-MUTANTS_NIGHTLY // jobs // compare.BATCH) * compare.BATCH
     seed = str(time.time_ns() // 10 ** 9)
-    children = [subprocess.Popen([sys.executable, "-B", COMPARE, "--seed", seed,
+    children = [subprocess.Popen([sys.executable, "-B", COMPARE, "--mutants", "--seed", seed,
                                   "--first", str(job * share), "--count", str(share)],
                                  stdout=subprocess.PIPE, text=True) for job in range(jobs)]
     reports = [child.communicate()[0] for child in children]
@@ -120,8 +128,11 @@ def test_a_peer_that_differs_is_found(wrong, what):
 
 
 def test_an_input_can_be_made_again_from_its_line():
-    made = generate.inputs(7, 3 * generate.BLOCK, generate.BLOCK)
-    assert generate.input_of(7, 3 * generate.BLOCK + 5) == made[5]
+    first = 3 * generate.BLOCK
+    usual, mutants = (generate.inputs(7, first, generate.BLOCK, how) for how in (False, True))
+    assert compare.input_named(f"7:{first + 5}") == usual[5]
+    assert compare.input_named(f"m7:{first + 5}") == mutants[5] != usual[5]
+    assert compare.input_named("corpus:3") == generate.CORPUS[3]
 
 
 def test_our_parser_reads_twenty_thousand_inputs_a_second():

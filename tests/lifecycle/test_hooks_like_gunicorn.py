@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from harness import CTSERVE, Running, app_folder, sweep, until
+from harness import CTSERVE, LEAKS_UNKNOWN, Running, app_folder, sweep, until
 
 needs_gunicorn = pytest.mark.skipif(importlib.util.find_spec("gunicorn") is None,
                                     reason="gunicorn is not installed here")
@@ -198,7 +198,8 @@ def play(command, scenario):
         if "preload" in options:
             arguments += ["--preload"]
         environment = {"TEST_HOOKS": str(hooks.path),
-                       "TEST_TIMEOUT": options.get("TEST_TIMEOUT", "30")}
+                       "TEST_TIMEOUT": options.get("TEST_TIMEOUT", "30"),
+                       **(LEAKS_UNKNOWN if "TEST_TIMEOUT" in options else {})}
         with Running(arguments, folder, environment, command=command) as server:
             server.workers_wanted = count
             hooks.wait("post_worker_init", count)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from harness import SANITIZED, HttpCollector, Running, app_folder, sweep, until
+from harness import LEAKS_UNKNOWN, SANITIZED, HttpCollector, Running, app_folder, sweep, until
 
 APP = '''
 import itertools, os, signal, time
@@ -48,7 +48,8 @@ KINDS = {"sync": ["--timeout", str(LIMIT_S)],
 def test_a_hung_worker_is_replaced_in_time_with_its_stack_in_the_log_and_on_the_span(kind, path):
     with app_folder(APP) as folder, HttpCollector() as collector, \
             Running(["app:app", "--trace-otlp-endpoint", collector.endpoint,
-                     "--trace-otlp-protocol", "http/protobuf", *KINDS[kind]], folder) as server:
+                     "--trace-otlp-protocol", "http/protobuf", *KINDS[kind]], folder,
+                    LEAKS_UNKNOWN) as server:
         server.ready()
         before = server.workers()
         assert len(before) == 1

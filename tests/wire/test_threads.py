@@ -1,8 +1,7 @@
 """One gthread worker whose gateway is written in C: the cases of test_connection.py without Python.
 
 It runs in every build; under ThreadSanitizer it is what looks at the pool, the loop and the tracer,
-because an interpreter that is not built with it would hide or invent races. Suites that run under
-ThreadSanitizer take this file alone: pytest tests/wire/test_threads.py.
+because an interpreter that is not built with it would hide or invent races (see conftest.py).
 """
 import concurrent.futures
 import os

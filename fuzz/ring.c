@@ -1,4 +1,4 @@
-/* ring_target.c - the reader of a slot against any bytes a worker could have written.
+/* ring.c - the reader of a slot against any bytes a worker could have written.
  *
  * The input is laid over the rows' start, the worker page and the ring of a well-formed slot; then
  * everything that the agent and the master ask of a slot is asked. Every other input gets right
