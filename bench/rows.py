@@ -441,13 +441,14 @@ def memory(section, options):
 def idle_row(section, options, count):
     cells = []
     for contender in [ctserve(options), ctserve(options, "--tracing", name="ctserve, tracing on"),
-                      *usual_peers(), nginx()]:
+                      ctserve(options, "--threads", "4", name="ctserve, 4 threads"), fastwsgi(), bjoern(),
+                      granian(connections=20_000), gunicorn(), nginx()]:
         if contender.missing():
             continue
         try:
             with Server(contender, "hello:app") as server:
                 HELLO.in_turn(server.port, 500)
-                before = sum(measures.pss_kb(pid)[0] for pid in server.workers())
+                before = own_kb(server)
                 after = with_idle_connections(server, count)
             cells.append([contender.name, f"{(after - before) / count:.2f}", f"{(after - before) / 1000:.1f}"])
         except (OSError, WrongAnswer, DidNotStart) as error:
@@ -455,16 +456,24 @@ def idle_row(section, options, count):
     section.table(["server", "kB per connection", "MB in all"], cells)
 
 
+def own_kb(server):
+    """PSS of the workers, rings apart."""
+    return sum(whole - rings for whole, rings in map(measures.pss_kb, server.workers()))
+
+
 def with_idle_connections(server, count):
-    """PSS of the workers in kB while `count` connections wait that each had one answer."""
+    """Memory of the workers in kB while `count` connections wait that each had one answer."""
     clients = []
     try:
-        for _ in range(count):
-            client = loads.connected(server.port, 10)
-            clients.append(client)
-            client.sendall(get())
-            loads.Reader(client).reply(b"Hello, World!")
-        after = sum(measures.pss_kb(pid)[0] for pid in server.workers())
+        for number in range(count):
+            try:
+                client = loads.connected(server.port, 10)
+                clients.append(client)
+                client.sendall(get())
+                loads.Reader(client).reply(b"Hello, World!")
+            except (OSError, WrongAnswer) as error:
+                raise WrongAnswer(f"number {number + 1} was not served: {error}") from None
+        after = own_kb(server)
         clients[0].sendall(get())       # the first one must still be kept
         loads.Reader(clients[0]).reply(b"Hello, World!")
         return after

@@ -72,11 +72,13 @@ def gunicorn(kind="gthread", threads=4, flags=(), name=None):
     return Contender(name or f"gunicorn {kind}", command, "gunicorn")
 
 
-def granian(threads=1):
+def granian(threads=1, connections=None):
+    """connections: how many it keeps at once, where its own 1,024 are too few."""
     def command(port, app, folder):
+        extra = ["--backpressure", str(connections)] if connections else []
         return [str(PYTHON), "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port",
                 str(port), "--workers", "1", "--blocking-threads", str(threads), "--no-ws",
-                "--log-level", "warning", app]
+                "--log-level", "warning", *extra, app]
     return Contender("granian" if threads == 1 else f"granian, {threads} threads", command, "granian")
 
 

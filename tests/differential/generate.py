@@ -1,8 +1,8 @@
 """Connections to try: well-formed ones put together from parts, the corpora, and mutants of both.
 
-Input number INDEX of SEED is always the same bytes: `input_of(seed, index)`; mutants are another
-row of inputs with the same numbers. One random source makes BLOCK inputs, since making a source
-costs more than making an input.
+Input number INDEX of SEED is always the same bytes, `input_of(seed, index)`, as long as the
+corpora are the same; mutants are another row of inputs with the same numbers. One random source
+makes BLOCK inputs, since making a source costs more than making an input.
 """
 import pathlib
 import random
@@ -109,11 +109,11 @@ def connection(source):
 
 def fuzz_seeds():
     folder = HERE.parents[2] / "fuzz" / "corpus"
-    for path in sorted(folder.glob("*/*")):
-        raw = path.read_bytes()[FUZZ_PREFIX_BYTES:]
-        if path.parent.name == "chunked":
-            raw = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + raw
-        yield raw
+    for target, head in (("parser", b""), ("connection", b""), ("switches", b""),
+                         ("chunked", b"POST / HTTP/1.1\r\nHost: a\r\n"
+                                     b"Transfer-Encoding: chunked\r\n\r\n")):
+        for path in sorted((folder / target).glob("*")):
+            yield head + path.read_bytes()[FUZZ_PREFIX_BYTES:]
 
 
 #: Every input of the corpora; those that are not too long are mutated as well.

@@ -78,7 +78,8 @@ def test_each_fork_runs_the_callbacks_and_shares_no_randomness(forks, threads_of
             for _ in range(5):   # one by one: equal signals that wait are merged
                 many = len(server.workers())
                 server.process.send_signal(signal.SIGTTOU)
-                until(lambda: len(server.workers()) < many, lambda: f"fewer workers than {many}")
+                until(lambda: len(server.workers()) < many,
+                      lambda: f"fewer workers than {many}; the log was:\n{server.text[-3000:]}")
             server.get("/fork")
         pre, post = facts_of(folder, "pre"), facts_of(folder, "post")
         assert server.stop() == 0
