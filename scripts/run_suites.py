@@ -30,13 +30,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUT = ROOT / "build-test"
 
 PYTEST_SUITES = ["layers", "settings", "wire", "lifecycle", "trace", "agent", "compat", "refs", "smoke",
-                 "faults"]
+                 "faults", "differential"]
 SUITES = ["layers", "unit"] + PYTEST_SUITES[1:]
 # What a second interpreter mode or a sanitizer cannot change is run once.
-ONCE_ONLY = {"layers", "unit", "agent", "faults"}
+ONCE_ONLY = {"layers", "unit", "agent", "faults", "differential"}
 #: Processes per suite; what is not named has one. The longest start first.
-WIDTHS = {"lifecycle": 3, "wire": 3, "agent": 2, "settings": 2, "compat": 2, "trace": 2, "refs": 2}
-ORDER = ["lifecycle", "agent", "wire", "unit", "settings", "compat", "layers", "refs", "smoke"]
+WIDTHS = {"lifecycle": 3, "wire": 3, "agent": 2, "settings": 2, "compat": 2, "trace": 2, "refs": 2,
+          "differential": 2}
+ORDER = ["lifecycle", "agent", "wire", "faults", "differential", "unit", "settings", "compat", "layers", "refs", "smoke"]
 #: Kills under load and measured times: these run when nothing else does.
 ALONE = {"trace"}
 SLOTS = 8
