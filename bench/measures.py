@@ -53,6 +53,7 @@ def _instruction_batches(contender, app, load):
               f"--trace-children-skip=*/{AGENT}"]
     try:
         with Server(contender, app, prefix, ready_s=240, environment={"PYTHONHASHSEED": "0"}) as server:
+            load.check(server.port)
             load.in_turn(server.port, min(WARM_REQUESTS, load.batch))
             _dumped(server)
             counts = []
@@ -61,7 +62,7 @@ def _instruction_batches(contender, app, load):
                 counts.append(_dumped(server) / answered)
             return counts
     except (DidNotStart, OSError, WrongAnswer) as error:
-        raise Failed("not under valgrind: " + last_line(error)) from None
+        raise Failed("under valgrind: " + last_line(error)) from None
 
 
 def _dumped(server):
@@ -73,7 +74,7 @@ def _dumped(server):
         done = subprocess.run(["vgdb", f"--pid={pid}", "--wait=10", "dump"], capture_output=True,
                               text=True, timeout=120)
         if done.returncode != 0:
-            raise Failed("not under valgrind: " + last_line(done.stderr))
+            raise Failed("under valgrind: " + last_line(done.stderr))
     total = 0
     for path in set(server.folder.glob("callgrind.out.*.*")) - before:
         counted = re.search(r"^totals: (\d+)", path.read_text(), re.M)
@@ -90,6 +91,7 @@ def system_calls(contender, app, load, seconds=2):
     load = contender.load or load
     pinned = ["taskset", "-c", SERVER_CORE]
     with Server(contender, app, pinned) as server, tempfile.TemporaryDirectory() as folder:
+        load.check(server.port)
         traced = {"serving": server.serving(), "agent": server.agents()}
         tracers = {}
         try:

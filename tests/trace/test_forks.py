@@ -63,6 +63,7 @@ def test_each_fork_runs_the_callbacks_and_shares_no_randomness(forks, threads_of
                      "--trace-otlp-protocol", "http/protobuf", "--log-level", "info"], folder,
                     environment=LEAKS_UNKNOWN if threads_of_conf else {}) as server:
         server.ready()
+        until(lambda: len(facts_of(folder, "post")) == 2, "both workers: each fork is counted below")
         killed = set()
         while len(facts_of(folder, "post")) < forks:
             count = len(facts_of(folder, "post"))
