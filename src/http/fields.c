@@ -162,6 +162,10 @@ static void take_connection(struct cts_head_state *inner, struct cts_bytes value
     struct cts_bytes rest = value, option;
     bool is_first = true;
 
+    if (CTS_LIKELY(value.count == 10 && http_token_is(value.at, "keep-alive", 10))) {
+        inner->seen |= FIELDS_KEEP_ALIVE;
+        return;
+    }
     while (list_next(&rest, &is_first, &option)) {
         if (token_equal(option, "close"))
             inner->seen |= FIELDS_CLOSE;

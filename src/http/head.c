@@ -11,6 +11,7 @@
 #include "ctserve/http.h"
 #include "classes.h"
 #include "fields.h"
+#include "usual.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -596,16 +597,21 @@ static void fill_target(const struct cts_head_parser *parser, const char *base,
         request->path = (struct cts_bytes){"/", 1};
 }
 
+/* Offsets in the table become places. */
+static void place_fields(const struct cts_head_parser *parser, const char *base)
+{
+    for (uint32_t i = 0; i < parser->inner.fields_count; i++) {
+        struct cts_header *header = &parser->table[i];
+        header->name.at = base + (uintptr_t)header->name.at;
+        header->value.at = base + (uintptr_t)header->value.at;
+    }
+}
+
 static void fill_request(const struct cts_head_parser *parser, const char *base,
                          struct cts_request *request)
 {
     const struct cts_head_state *inner = &parser->inner;
 
-    for (uint32_t i = 0; i < inner->fields_count; i++) {
-        struct cts_header *header = &parser->table[i];
-        header->name.at = base + (uintptr_t)header->name.at;
-        header->value.at = base + (uintptr_t)header->value.at;
-    }
     request->method = view(base, inner->method_start, inner->method_end);
     request->target = view(base, inner->target_start, inner->target_end);
     request->form = (enum cts_http_target_form)inner->form;
@@ -740,6 +746,23 @@ static int read_on(struct cts_head_parser *parser, const struct scan *given)
     return r;
 }
 
+/* As far as the lines are usual ones. */
+static inline int read_usual(struct cts_head_parser *parser, const struct scan *scan)
+{
+    struct cts_head_state *inner = &parser->inner;
+    const char *code = NULL;
+    enum usual how;
+    int r = usual_read(parser, scan->base, scan->end, &how, &code);
+
+    if (CTS_UNLIKELY(r != 0))
+        return refuse(parser, r, code);
+    if (how == USUAL_HEAD)
+        inner->state = STATE_DONE;
+    else if (how == USUAL_LINES)
+        inner->state = STATE_FIELD_FIRST;
+    return GO_ON;
+}
+
 int cts_http_parse_head(struct cts_head_parser *parser, struct cts_bytes bytes,
                         struct cts_request *ret_request)
 {
@@ -749,13 +772,23 @@ int cts_http_parse_head(struct cts_head_parser *parser, struct cts_bytes bytes,
     int r;
 
     assert(inner->position <= count);
-    scan.at = scan.base + inner->position;
     scan.end = scan.base + count;
+    if (inner->state == STATE_START) {
+        r = read_usual(parser, &scan);
+        if (CTS_LIKELY(inner->state == STATE_DONE)) {
+            fill_request(parser, bytes.at, ret_request);
+            return 0;
+        }
+        if (r != GO_ON)
+            return r;
+    }
+    scan.at = scan.base + inner->position;
     scan.stop = line_stop(&scan, scan.base + inner->line_start,
                           inner->state >= STATE_FIELD_FIRST ? parser->field_bytes_max - 2
                                                             : parser->line_bytes_max);
     r = read_on(parser, &scan);
     if (CTS_LIKELY(r == GO_ON)) {
+        place_fields(parser, bytes.at);
         fill_request(parser, bytes.at, ret_request);
         return 0;
     }
