@@ -44,6 +44,15 @@ static inline unsigned value_bytes(__m128i bytes)
     return (unsigned)_mm_movemask_epi8(bad) ^ 0xFFFFu;
 }
 
+/* Letters, digits, '-' and '.': the usual host. */
+static inline unsigned host_bytes(__m128i bytes)
+{
+    __m128i digit = _mm_sub_epi8(bytes, each('-'));
+    __m128i good = _mm_cmpeq_epi8(_mm_min_epu8(digit, each('9' - '-')), digit);
+    good = _mm_andnot_si128(_mm_cmpeq_epi8(bytes, each('/')), good);
+    return (unsigned)_mm_movemask_epi8(good) | name_bytes(bytes);
+}
+
 /* The first byte that `good` does not mark, or a place less than WIDE before `end`. */
 #define RUN_AHEAD(at, end, good)                                                                   \
     while ((end) - (at) >= WIDE) {                                                                 \
@@ -74,6 +83,14 @@ static inline place skip_name(place at, place end)
     return at;
 }
 
+static inline place skip_host(place at, place end)
+{
+    RUN_AHEAD(at, end, host_bytes)
+    while (at < end && http_is(*at, HTTP_HOST))
+        at++;
+    return at;
+}
+
 static inline place skip_value(place at, place end)
 {
 #ifdef __SSE2__
@@ -86,14 +103,22 @@ static inline place skip_value(place at, place end)
 #endif
 }
 
+/* The end of the method: of what may be one, that is. */
+static inline place skip_method(place at, place end)
+{
+    if (CTS_LIKELY(end - at >= 4 && memcmp(at, "GET ", 4) == 0))
+        return at + 3;
+    while (at < end && http_is(*at, HTTP_METHOD))
+        at++;
+    return at;
+}
+
 /* " HTTP/1.1\r\n" behind a method and a target that begins with '/'. Its end, or NULL. */
 static place read_line(struct cts_head_parser *parser, place base, place end)
 {
     struct cts_head_state *inner = &parser->inner;
-    place at = base, target, path_end, query = NULL;
+    place at = skip_method(base, end), target, path_end, query = NULL;
 
-    while (at < end && http_is(*at, HTTP_METHOD))
-        at++;
     if (at - base < 3 || at - base > 7 || end - at < 13 || at[0] != ' ' || at[1] != '/' ||
         (at - base == 7 && memcmp(base, "CONNECT", 7) == 0))
         return NULL;
@@ -135,6 +160,25 @@ static const uint32_t first_letters[32] = {
 static inline bool may_decide(place name, size_t count)
 {
     return count < CTS_COUNT(first_letters) && (first_letters[count] & LETTER(*name)) != 0;
+}
+
+/* The first Host, when it is a name with or without a port: no need to look closer. The value lies
+ * in a whole line, so that a scan which runs over its end stays within the bytes. */
+static inline bool take_host(struct cts_head_state *inner, const struct cts_header *header,
+                             uint32_t index, place end)
+{
+    place at = (place)header->value.at, value_end = at + header->value.count;
+
+    if (!http_token_is(header->name.at, "host", 4) || inner->host_at != 0)
+        return false;
+    at = skip_host(at, end);
+    if (*at == ':' && at < value_end)
+        for (at++; at < value_end && http_is(*at, HTTP_DIGIT); at++)
+            ;
+    if (at != value_end)
+        return false;
+    inner->host_at = index + 1;
+    return true;
 }
 
 /* The careful parser wants offsets. */
@@ -191,7 +235,8 @@ int usual_read(struct cts_head_parser *parser, place base, place end, enum usual
         next = read_field(at, end, bytes_max, header);
         if (next == NULL)
             break;
-        if (may_decide((place)header->name.at, header->name.count)) {
+        if (may_decide((place)header->name.at, header->name.count) &&
+            !(header->name.count == 4 && take_host(inner, header, count, end))) {
             r = fields_take(parser, header->name, header->value, count, ret_code);
             if (CTS_UNLIKELY(r != 0))
                 return r;
