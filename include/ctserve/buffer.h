@@ -22,7 +22,12 @@ void cts_buffer_free(struct cts_buffer *buffer);
 
 /* Make room for `count` more bytes behind `end` (moves taken bytes to the front first).
  * Returns 0 or -ENOMEM; on failure nothing changed. */
-int cts_buffer_reserve(struct cts_buffer *buffer, size_t count) CTS_MUST_USE;
+int cts_buffer_grow(struct cts_buffer *buffer, size_t count) CTS_MUST_USE;
+static inline CTS_MUST_USE int cts_buffer_reserve(struct cts_buffer *buffer, size_t count)
+{
+    return CTS_LIKELY(count <= buffer->capacity - buffer->end) ? 0
+                                                               : cts_buffer_grow(buffer, count);
+}
 
 int cts_buffer_put(struct cts_buffer *buffer, const void *bytes, size_t count) CTS_MUST_USE;
 int cts_buffer_printf(struct cts_buffer *buffer, const char *format, ...) CTS_PRINTF(2, 3) CTS_MUST_USE;

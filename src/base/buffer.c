@@ -32,7 +32,7 @@ static void move_to_front(struct cts_buffer *buffer)
     buffer->end = count;
 }
 
-int cts_buffer_reserve(struct cts_buffer *buffer, size_t count)
+int cts_buffer_grow(struct cts_buffer *buffer, size_t count)
 {
     size_t taken = cts_buffer_count(buffer);
     size_t capacity;

@@ -20,6 +20,9 @@
 #define WSGI_NAME_PROBES 4u
 #define WSGI_NAME_BYTES_MAX 47u /* longer header names are made anew each time */
 #define WSGI_KEPT_VALUE_BYTES_MAX 256u
+#define WSGI_FIELD_SLOTS 32u   /* power of two: response fields seen and checked */
+#define WSGI_MEMO_SLOTS 16u    /* power of two: blocks of request fields seen last */
+#define WSGI_MEMO_BYTES_MAX 2048u
 
 /* Keys of the environ that change from request to request, or may be absent. */
 enum wsgi_key {
@@ -52,6 +55,20 @@ struct wsgi_name {
     PyObject *key;    /* "HTTP_ACCEPT"; NULL: slot is free */
     PyObject *value;  /* last value, or NULL */
     uint64_t serial;  /* of the last request that had it */
+};
+
+/* What take_field() found out about a response field: strings do not change, so the same two
+ * objects need no second look. */
+struct wsgi_field {
+    PyObject *name, *value;   /* owned; NULL: slot is free */
+    struct cts_bytes name_bytes, value_bytes;
+    int64_t content_length;   /* -1: it is another field */
+};
+
+/* A block of request fields, byte for byte, and from its second time on an environ that has them. */
+struct wsgi_memo {
+    struct cts_buffer block;
+    PyObject *filled;         /* a copy of the template with the fields put in, or NULL */
 };
 
 /* Strings of the peer and the listener last seen: they rarely change. */
@@ -106,7 +123,10 @@ struct wsgi_state {
     struct wsgi_peer_texts peer;
     uint64_t serial;
     struct wsgi_name names[WSGI_NAME_SLOTS];
+    struct wsgi_memo memos[WSGI_MEMO_SLOTS];
+    Py_ssize_t memos_filled; /* every one refers once to what the template refers to */
 
+    struct wsgi_field fields[WSGI_FIELD_SLOTS];
     PyObject *status_text; /* the last status line and its code */
     int status_code;
     struct cts_bytes status_bytes;
@@ -171,6 +191,8 @@ CTS_RAISES int environ_start(struct wsgi_state *state);
 void environ_stop(struct wsgi_state *state);
 /* The environ of this request, a new reference. Source: PEP 3333, "environ Variables". */
 CTS_RAISES PyObject *environ_new(struct wsgi_call *call);
+/* Forget the environs made of the template: it is about to change. */
+void environ_forget_memos(struct wsgi_state *state);
 /* str of bytes, each byte one character. */
 CTS_RAISES PyObject *latin1(struct cts_bytes bytes);
 
@@ -190,6 +212,8 @@ CTS_RAISES int objects_take(struct wsgi_call *call);
 void objects_give(struct wsgi_call *call);
 
 /* -- start_response.c ------------------------------------------------------------------------- */
+/* Let go of the response fields that were kept. */
+void fields_stop(struct wsgi_state *state);
 /* A view of the bytes of a latin-1 str. */
 CTS_RAISES int text_view(PyObject *text, const char *what, struct cts_bytes *ret_bytes);
 

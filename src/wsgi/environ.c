@@ -3,7 +3,11 @@
  * A template dict is kept per process: the constants, and for every key that each request has,
  * the value it had when the template was made. A request copies it and overwrites what differs,
  * which for most requests is the path, the client's port and the header fields. The template's
- * table is made larger than its content, so that the first header field does not resize it. */
+ * table is made larger than its content, so that the first header field does not resize it.
+ *
+ * Clients that come again send the same block of fields again, to the byte. A few blocks are
+ * remembered per process; when one is seen for the second time, a template that has its fields is
+ * made, and from then on they cost a comparison and no more. */
 #include "call.h"
 
 #include <stdio.h>
@@ -107,6 +111,9 @@ int environ_start(struct wsgi_state *state)
 void environ_stop(struct wsgi_state *state)
 {
     names_stop(state);
+    environ_forget_memos(state);
+    for (size_t i = 0; i < WSGI_MEMO_SLOTS; i++)
+        cts_buffer_free(&state->memos[i].block);
     for (int i = 0; i < WSGI_KEYS_COUNT; i++)
         Py_CLEAR(state->keys[i]);
     for (size_t i = 0; i < CTS_COUNT(state->methods); i++)
@@ -172,9 +179,20 @@ static int fill_template(struct wsgi_call *call, PyObject *template)
     return widen(template);
 }
 
+void environ_forget_memos(struct wsgi_state *state)
+{
+    for (size_t i = 0; i < WSGI_MEMO_SLOTS && state->memos_filled > 0; i++) {
+        if (state->memos[i].filled == NULL)
+            continue;
+        state->memos_filled--;
+        Py_CLEAR(state->memos[i].filled);
+    }
+}
+
 static int renew_template(struct wsgi_call *call)
 {
     struct wsgi_state *state = call->state;
+    environ_forget_memos(state);
     memset(state->template_values, 0, sizeof(state->template_values));
     Py_CLEAR(state->template);
     CTS_AUTO_REF PyObject *template = PyDict_Copy(state->constants);
@@ -410,7 +428,7 @@ static int put_traceparent(struct wsgi_call *call, PyObject *wsgi_environ)
     return put_new(call->state, wsgi_environ, WSGI_KEY_TRACEPARENT, text);
 }
 
-static int fill(struct wsgi_call *call, PyObject *wsgi_environ)
+static int fill(struct wsgi_call *call, PyObject *wsgi_environ, bool has_fields)
 {
     struct wsgi_state *state = call->state;
     const struct cts_request *request = call->exchange->request;
@@ -423,24 +441,92 @@ static int fill(struct wsgi_call *call, PyObject *wsgi_environ)
     if (request->query.count > 0 &&
         put_new(state, wsgi_environ, WSGI_KEY_QUERY, latin1(request->query)) < 0)
         return -1;
-    if (put_peer(call, wsgi_environ) < 0 || put_headers(call, wsgi_environ) < 0)
+    if (put_peer(call, wsgi_environ) < 0 || (!has_fields && put_headers(call, wsgi_environ) < 0))
         return -1;
     return put_traceparent(call, wsgi_environ);
 }
 
+/* -- blocks of fields that come again --------------------------------------------------------- */
+
+/* From the first byte of the first field to the last one of the last. */
+static struct cts_bytes fields_block(const struct cts_request *request)
+{
+    if (request->headers_count == 0)
+        return (struct cts_bytes){"", 0};
+    const struct cts_header *last = &request->headers[request->headers_count - 1];
+    const char *from = request->headers[0].name.at;
+    return (struct cts_bytes){from, (size_t)(last->value.at + last->value.count - from)};
+}
+
+/* Where the block of this request is remembered, or would be; NULL when it is not to be. */
+static struct wsgi_memo *memo_slot(struct wsgi_state *state, const struct cts_request *request,
+                                   struct cts_bytes block)
+{
+    uint64_t middle, last;
+    if (block.count < 16 || block.count > WSGI_MEMO_BYTES_MAX ||
+        request->form != CTS_TARGET_ORIGIN)
+        return NULL;
+    memcpy(&middle, block.at + block.count / 2, sizeof(middle));
+    memcpy(&last, block.at + block.count - sizeof(last), sizeof(last));
+    middle = (middle ^ (last << 1) ^ block.count) * 0x9E3779B97F4A7C15u;
+    return &state->memos[(middle >> 40) & (WSGI_MEMO_SLOTS - 1)];
+}
+
+static bool memo_has(const struct wsgi_memo *memo, struct cts_bytes block)
+{
+    return cts_bytes_equal(cts_buffer_view(&memo->block), block);
+}
+
+/* Seen for the second time: a template with the fields. Failing is no matter, but for memory that
+ * stays short. */
+static void memo_fill(struct wsgi_call *call, struct wsgi_memo *memo)
+{
+    struct wsgi_state *state = call->state;
+    PyObject *template = Py_NewRef(state->template);
+    PyObject *filled = PyDict_Copy(template);
+    bool is_current = template == state->template && memo->filled == NULL;
+    Py_DECREF(template);
+    if (filled != NULL && is_current && put_headers(call, filled) == 0) {
+        memo->filled = filled;
+        state->memos_filled++;
+        return;
+    }
+    PyErr_Clear();
+    Py_XDECREF(filled);
+}
+
+static void memo_renew(struct wsgi_state *state, struct wsgi_memo *memo, struct cts_bytes block)
+{
+    PyObject *filled = memo->filled;
+    memo->filled = NULL;
+    memo->block.start = memo->block.end = 0;
+    if (cts_buffer_put(&memo->block, block.at, block.count) < 0)
+        memo->block.start = memo->block.end = 0;
+    if (filled != NULL) {
+        state->memos_filled--;
+        Py_DECREF(filled);
+    }
+}
+
 /* A copy of the template. Copying may run the garbage collector, and with it any code: should
  * another thread have renewed the template meanwhile, the copy is thrown away. */
-static PyObject *copy_template(struct wsgi_call *call)
+static PyObject *copy_template(struct wsgi_call *call, struct wsgi_memo *memo,
+                               struct cts_bytes block, bool *ret_has_fields)
 {
     struct wsgi_state *state = call->state;
     for (int tries = 0; tries < 8; tries++) {
         if (CTS_UNLIKELY(!template_fits(call)) &&
             (refresh_peer(&state->peer, call->exchange->peer) < 0 || renew_template(call) < 0))
             return NULL;
-        PyObject *template = Py_NewRef(state->template);
-        PyObject *copy = PyDict_Copy(template);
+        bool is_known = memo != NULL && memo_has(memo, block);
+        if (CTS_UNLIKELY(is_known && memo->filled == NULL))
+            memo_fill(call, memo);
+        *ret_has_fields = is_known && memo->filled != NULL;
+        PyObject *template = state->template;
+        PyObject *from = Py_NewRef(*ret_has_fields ? memo->filled : template);
+        PyObject *copy = PyDict_Copy(from);
         bool is_current = template == state->template;
-        Py_DECREF(template);
+        Py_DECREF(from);
         if (CTS_LIKELY(copy == NULL || is_current))
             return copy;
         Py_DECREF(copy);
@@ -451,12 +537,17 @@ static PyObject *copy_template(struct wsgi_call *call)
 
 PyObject *environ_new(struct wsgi_call *call)
 {
-    PyObject *wsgi_environ = copy_template(call);
+    struct cts_bytes block = fields_block(call->exchange->request);
+    struct wsgi_memo *memo = memo_slot(call->state, call->exchange->request, block);
+    bool has_fields;
+    PyObject *wsgi_environ = copy_template(call, memo, block, &has_fields);
     if (wsgi_environ == NULL)
         return NULL;
+    if (memo != NULL && !has_fields && !memo_has(memo, block))
+        memo_renew(call->state, memo, block);
     /* From here on only strings are made, so no other code runs and the state stands still. */
     if (refresh_peer(&call->state->peer, call->exchange->peer) < 0 ||
-        fill(call, wsgi_environ) < 0) {
+        fill(call, wsgi_environ, has_fields) < 0) {
         Py_DECREF(wsgi_environ);
         return NULL;
     }

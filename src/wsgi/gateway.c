@@ -21,6 +21,7 @@ static void state_free(struct wsgi_state *state)
     if (state == NULL)
         return;
     environ_stop(state);
+    fields_stop(state);
     Py_CLEAR(state->status_text);
     Py_CLEAR(state->spare_start_response);
     Py_CLEAR(state->spare_write);

@@ -133,9 +133,58 @@ static int put_line(struct cts_buffer *head, struct cts_bytes name, struct cts_b
     return 0;
 }
 
+/* Applications announce the same few fields again and again, most of them as constants. */
+static inline struct wsgi_field *field_slot(struct wsgi_state *state, PyObject *name_text)
+{
+    return &state->fields[((uintptr_t)name_text >> 5) & (WSGI_FIELD_SLOTS - 1)];
+}
+
+static void keep_field(struct wsgi_call *call, PyObject *name_text, PyObject *value_text,
+                       struct cts_bytes name, struct cts_bytes value)
+{
+    struct wsgi_field *slot = field_slot(call->state, name_text);
+    /* A subclass of str may run code when it is let go; and what is long may be a secret. */
+    if (!PyUnicode_CheckExact(name_text) || !PyUnicode_CheckExact(value_text) ||
+        value.count > WSGI_KEPT_VALUE_BYTES_MAX || name.count > WSGI_NAME_BYTES_MAX ||
+        (name.count == 10 && is_named(name, "set-cookie")))
+        return;
+    Py_INCREF(name_text);
+    Py_XSETREF(slot->name, name_text);
+    Py_INCREF(value_text);
+    Py_XSETREF(slot->value, value_text);
+    slot->name_bytes = name;
+    slot->value_bytes = value;
+    slot->content_length = name.count == 14 && is_named(name, "content-length")
+                               ? call->content_length : -1;
+}
+
+void fields_stop(struct wsgi_state *state)
+{
+    for (size_t i = 0; i < WSGI_FIELD_SLOTS; i++) {
+        Py_CLEAR(state->fields[i].name);
+        Py_CLEAR(state->fields[i].value);
+    }
+}
+
+/* Does what was found out last time hold now? */
+static inline bool put_kept(struct wsgi_call *call, const struct wsgi_field *kept)
+{
+    if (call->headers != NULL)
+        return false;
+    if (kept->content_length < 0)
+        return true;
+    if (call->content_length >= 0 || call->status < 200 || call->status == 204)
+        return false;
+    call->content_length = kept->content_length;
+    return true;
+}
+
 static int take_field(struct wsgi_call *call, PyObject *name_text, PyObject *value_text)
 {
     struct cts_bytes name, value;
+    const struct wsgi_field *kept = field_slot(call->state, name_text);
+    if (kept->name == name_text && kept->value == value_text && put_kept(call, kept))
+        return put_line(&call->head, kept->name_bytes, kept->value_bytes);
     if (text_view(name_text, "a response header name", &name) < 0)
         return -1;
     if (!cts_http_name_ok(name)) {
@@ -160,6 +209,7 @@ static int take_field(struct wsgi_call *call, PyObject *name_text, PyObject *val
     } else if (is_dropped(call, name, value)) {
         return 0;
     }
+    keep_field(call, name_text, value_text, name, value);
     if (call->headers != NULL) {
         CTS_AUTO_REF PyObject *pair = PyTuple_Pack(2, name_text, value_text);
         if (pair == NULL || PyList_Append(call->headers, pair) < 0)
@@ -521,13 +571,15 @@ int objects_take(struct wsgi_call *call)
     return call->start_response && call->write && call->input && call->socket ? 0 : -1;
 }
 
-/* The template of the environ holds one reference more to the input and the socket. */
+/* The template of the environ holds one reference more to the input and the socket, and so does
+ * every memo made of it. */
 static bool is_ours_alone(struct wsgi_state *state, PyObject *object, enum wsgi_key key)
 {
     bool is_in_template = state->template_values[key] == object;
-    if (Py_REFCNT(object) == 1 + is_in_template)
+    if (Py_REFCNT(object) == 1 + (is_in_template ? 1 + state->memos_filled : 0))
         return true;
     if (is_in_template) {
+        environ_forget_memos(state);
         /* The application kept it: the template must not hand it to the next request. */
         state->template_values[key] = NULL;
         if (PyDict_SetItem(state->template, state->keys[key], Py_None) < 0) {
