@@ -22,6 +22,25 @@ struct cts_http_rules {
     bool gunicorn_policy;        /* http_policy=gunicorn: admits a missing or malformed Host, a
                                     fragment in the target, CONNECT, gzip or identity before
                                     chunked, and nothing else */
+
+    /* gunicorn's switches of the same names, all off by default. The first and the last one make
+     * the parser write into the bytes it is given: a folded value is drawn together where it
+     * stands and filled up with blanks, a method becomes upper case. Parsing them again gives the
+     * same result. */
+    bool permit_obsolete_folding;
+    bool strip_header_spaces;
+    bool permit_unconventional_http_method;
+    bool permit_unconventional_http_version;
+    bool casefold_http_method;
+    /* What becomes of a field with an underscore in its name, unless the peer is trusted
+     * (parser->is_trusted) and the name is one of forwarder_headers. */
+    enum cts_header_map {
+        CTS_HEADER_MAP_DROP,       /* not in the table, but counted against the limits */
+        CTS_HEADER_MAP_REFUSE,     /* 400 */
+        CTS_HEADER_MAP_DANGEROUS,  /* kept */
+    } header_map;
+    const char *const *forwarder_headers;  /* case does not matter; "*": all */
+    size_t forwarder_headers_count;
 };
 
 struct cts_header {
@@ -48,7 +67,7 @@ struct cts_request {
     struct cts_bytes host;        /* authority of the target, else the Host field */
     bool has_query;
     bool has_host_field;
-    int version_major;            /* 1 */
+    int version_major;            /* 1, unless permit_unconventional_http_version */
     int version_minor;            /* 0, 1 or as sent (HTTP/1.2 is served as 1.1) */
     struct cts_header *headers;   /* in the order of the wire; belongs to the head parser */
     uint32_t headers_count;
@@ -62,6 +81,8 @@ struct cts_request {
     struct cts_bytes tracestate;
     struct cts_bytes user_agent;
     struct cts_bytes content_type;
+    struct cts_bytes script_name; /* SCRIPT_NAME, of a trusted peer or with header_map=dangerous */
+    bool has_script_name;
     size_t head_bytes;            /* length of the head, first empty line included */
 };
 
@@ -71,6 +92,7 @@ struct cts_head_parser {
     const struct cts_http_rules *rules;
     struct cts_header *table;      /* grows up to fields_count_max; freed by _done */
     uint32_t table_capacity;
+    bool is_trusted;               /* the peer is in forwarded_allow_ips; set by the caller */
     uint32_t line_bytes_max;       /* the rules' limits, zeros replaced; set by _init */
     uint32_t fields_count_max;
     uint32_t field_bytes_max;
@@ -81,6 +103,7 @@ struct cts_head_parser {
         uint32_t position;             /* everything before it was looked at */
         uint32_t line_start;
         uint32_t fields_count;
+        uint32_t dropped_count;        /* fields that passed, but are not in the table */
         uint32_t method_start, method_end;
         uint32_t target_start, target_end;
         uint32_t authority_start, authority_end;
@@ -93,10 +116,13 @@ struct cts_head_parser {
         uint8_t form;                  /* enum cts_http_target_form */
         uint8_t is_connect;
         uint8_t version_minor;
-        uint8_t reserved;
+        uint8_t version_digits;        /* as sent, when unconventional: major * 16 + minor */
+        uint8_t is_pending;            /* a field is whole unless the next line goes on with it */
+        uint8_t reserved[3];
         int64_t content_length;
         /* index + 1 into the table, 0: absent */
-        uint32_t host_at, traceparent_at, tracestate_at, user_agent_at, content_type_at;
+        uint32_t host_at, traceparent_at, tracestate_at, user_agent_at, content_type_at,
+            script_name_at;
     } inner;
     int status;                    /* of a refusal, else 0 */
     const char *code;              /* of a refusal: low-cardinality, e.g. "bad_method" for
@@ -116,6 +142,22 @@ int cts_http_parse_head(struct cts_head_parser *parser, struct cts_bytes bytes,
 
 /* The header called `name` (ASCII case ignored), first one; NULL if absent. */
 const struct cts_header *cts_request_header(const struct cts_request *request, const char *name);
+
+/* -- PROXY protocol, versions 1 and 2 (haproxy's proxy-protocol.txt) ----------------------- */
+enum cts_proxy_mode { CTS_PROXY_OFF, CTS_PROXY_V1, CTS_PROXY_V2, CTS_PROXY_AUTO };
+
+struct cts_proxy {
+    char protocol[8];              /* "TCP4", "TCP6", "LOCAL", "UNSPEC" */
+    char client_address[48];       /* "" with the last two */
+    char proxy_address[48];
+    uint16_t client_port, proxy_port;
+};
+
+/* What a proxy says at the start of a connection. Returns 0 and sets *ret_used to its length, 0
+ * when the bytes begin with something else; CTS_NEED_MORE; or 400 and *ret_code. */
+int cts_http_proxy_read(struct cts_bytes bytes, enum cts_proxy_mode mode,
+                        struct cts_proxy *ret_proxy, size_t *ret_used,
+                        const char **ret_code) CTS_MUST_USE;
 
 /* -- chunked bodies (RFC 9112 7.1) -------------------------------------------------------- */
 struct cts_chunked {

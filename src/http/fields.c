@@ -216,7 +216,10 @@ int fields_take(struct cts_head_parser *parser, struct cts_bytes name, struct ct
             take_first(&inner->tracestate_at, index);
         return 0;
     case 11:
-        if (IS("traceparent")) {
+        /* Not IS(): the bit 0x20 maps '_' elsewhere. Only what header_map keeps comes here. */
+        if (cts_bytes_equal_nocase(name, (struct cts_bytes){"script_name", 11})) {
+            inner->script_name_at = index + 1;
+        } else if (IS("traceparent")) {
             if (inner->traceparent_at != 0)
                 inner->seen |= FIELDS_TRACEPARENT_TWICE;
             inner->traceparent_at = index + 1;

@@ -44,9 +44,12 @@ enum state {
     STATE_LINE_LF,
     STATE_FIELD_FIRST,
     STATE_NAME,
+    STATE_NAME_SPACE,     /* between a name and its colon, strip_header_spaces */
     STATE_VALUE_FIRST,
     STATE_VALUE,
     STATE_FIELD_LF,
+    STATE_FOLD,           /* a line that goes on with a value, permit_obsolete_folding */
+    STATE_FOLD_LF,
     STATE_END_LF,
     STATE_DONE,
     STATE_REFUSED,
@@ -117,23 +120,41 @@ static int read_start_lf(struct cts_head_parser *parser, struct scan *scan)
     return GO_ON;
 }
 
+/* The bytes are the caller's, who lent them to be written to when a switch needs it. */
+static unsigned char *writable(const struct scan *scan, uint32_t at)
+{
+    return (unsigned char *)(uintptr_t)(scan->base + at);
+}
+
+static void casefold(const struct scan *scan, uint32_t start, size_t count)
+{
+    unsigned char *at = writable(scan, start);
+
+    for (size_t i = 0; i < count; i++)
+        if (at[i] >= 'a' && at[i] <= 'z')
+            at[i] = (unsigned char)(at[i] - 'a' + 'A');
+}
+
 static inline int read_method(struct cts_head_parser *parser, struct scan *scan)
 {
     struct cts_head_state *inner = &parser->inner;
     const unsigned char *start = scan->base + inner->line_start;
-    const unsigned char *stop = scan->stop - start > METHOD_BYTES_MAX ? start + METHOD_BYTES_MAX
-                                                                      : scan->stop;
+    bool is_any = parser->rules->permit_unconventional_http_method;
+    const unsigned char *stop = scan->stop - start > METHOD_BYTES_MAX && !is_any
+                                    ? start + METHOD_BYTES_MAX : scan->stop;
     size_t count;
 
-    while (scan->at < stop && http_is(*scan->at, HTTP_METHOD))
+    while (scan->at < stop && http_is(*scan->at, is_any ? HTTP_TOKEN : HTTP_METHOD))
         scan->at++;
     if (scan->at == scan->end)
         return CTS_NEED_MORE;
     count = (size_t)(scan->at - start);
     if (count >= parser->line_bytes_max)
         return refuse(parser, 414, "line_too_long");
-    if (*scan->at != ' ' || count < METHOD_BYTES_MIN)
+    if (*scan->at != ' ' || count < (is_any ? 1 : METHOD_BYTES_MIN))
         return refuse(parser, 400, count == 0 && *scan->at == '\r' ? "empty_lines" : "bad_method");
+    if (parser->rules->casefold_http_method)
+        casefold(scan, inner->line_start, count);
     inner->is_connect = count == 7 && memcmp(start, "CONNECT", 7) == 0;
     if (inner->is_connect && !parser->rules->gunicorn_policy)
         return refuse(parser, 501, "connect");
@@ -338,6 +359,16 @@ static int check_version_byte(struct cts_head_parser *parser, const struct scan 
     struct cts_head_state *inner = &parser->inner;
     unsigned char byte = *scan->at;
 
+    if (parser->rules->permit_unconventional_http_version && http_is(byte, HTTP_DIGIT) &&
+        (index == 5 || index == 7)) {
+        unsigned digit = byte - '0';
+        inner->version_digits = (uint8_t)(index == 5 ? digit << 4 : inner->version_digits | digit);
+        /* For framing everything before 1.1 is 1.0, and everything behind it 1.1. */
+        inner->version_minor = index == 7 && inner->version_digits > 0x10;
+        if (inner->form == CTS_TARGET_ASTERISK && !method_is(parser, scan, "OPTIONS"))
+            return refuse(parser, 400, "bad_target");
+        return GO_ON;
+    }
     if (index == 5 && byte >= '2' && byte <= '9' && !parser->rules->gunicorn_policy)
         return refuse(parser, 505, "unknown_version");
     if (index < 7 && byte != (unsigned char)"HTTP/1."[index])
@@ -400,20 +431,97 @@ static inline int read_line_lf(struct cts_head_parser *parser, struct scan *scan
 
 /* -- fields ---------------------------------------------------------------------------------- */
 
+static int grow_table(struct cts_head_parser *parser)
+{
+    uint32_t capacity = parser->table_capacity == 0 ? TABLE_FIRST_COUNT
+                                                    : parser->table_capacity * 2;
+    struct cts_header *table;
+
+    if (capacity > parser->fields_count_max)
+        capacity = parser->fields_count_max;
+    table = realloc(parser->table, capacity * sizeof(*table));
+    if (table == NULL)
+        return refuse(parser, 503, "no_memory");
+    parser->table = table;
+    parser->table_capacity = capacity;
+    return GO_ON;
+}
+
+/* A place as it stands in the table while the head is not whole: an offset in a pointer's coat. */
+static const char *as_place(uint32_t at)
+{
+    return (const char *)(uintptr_t)at;
+}
+
+/* "A_B" and "A-B" become the same key of an environ: only who may say so says the former. */
+static bool keeps_underscore(struct cts_head_parser *parser, struct cts_bytes name)
+{
+    const struct cts_http_rules *rules = parser->rules;
+
+    if (rules->header_map == CTS_HEADER_MAP_DANGEROUS)
+        return true;
+    for (size_t i = 0; i < rules->forwarder_headers_count && parser->is_trusted; i++) {
+        const char *one = rules->forwarder_headers[i];
+        if (strcmp(one, "*") == 0 || cts_bytes_equal_nocase(name, cts_bytes_of(one)))
+            return true;
+    }
+    return false;
+}
+
+static inline int take_field(struct cts_head_parser *parser, const struct scan *scan)
+{
+    struct cts_head_state *inner = &parser->inner;
+    const char *base = (const char *)scan->base, *code;
+    struct cts_bytes name = {base + inner->line_start, inner->name_end - inner->line_start};
+    struct cts_bytes value = {base + inner->value_start, inner->value_end - inner->value_start};
+    int r;
+
+    if (CTS_UNLIKELY(memchr(name.at, '_', name.count) != NULL) && !keeps_underscore(parser, name)) {
+        if (parser->rules->header_map == CTS_HEADER_MAP_REFUSE)
+            return refuse(parser, 400, "underscore");
+        inner->dropped_count++;
+        return GO_ON;
+    }
+    r = fields_take(parser, name, value, inner->fields_count, &code);
+    if (CTS_UNLIKELY(r != 0))
+        return refuse(parser, r, code);
+    if (CTS_UNLIKELY(inner->fields_count == parser->table_capacity)) {
+        r = grow_table(parser);
+        if (r != GO_ON)
+            return r;
+    }
+    parser->table[inner->fields_count++] = (struct cts_header){
+        .name = {as_place(inner->line_start), name.count},
+        .value = {as_place(inner->value_start), value.count},
+    };
+    return GO_ON;
+}
+
 static inline int read_field_first(struct cts_head_parser *parser, struct scan *scan)
 {
     struct cts_head_state *inner = &parser->inner;
 
     if (scan->at == scan->end)
         return CTS_NEED_MORE;
+    if (CTS_UNLIKELY(inner->is_pending)) {
+        if (*scan->at == ' ' || *scan->at == '\t') {
+            inner->state = STATE_FOLD;
+            return GO_ON;
+        }
+        inner->is_pending = 0;
+        int r = take_field(parser, scan);
+        if (r != GO_ON)
+            return r;
+    }
     if (*scan->at == '\r') {
         scan->at++;
         inner->state = STATE_END_LF;
         return GO_ON;
     }
     if (*scan->at == ' ' || *scan->at == '\t')
-        return refuse(parser, 400, inner->fields_count == 0 ? "space_before_field" : "obs_fold");
-    if (inner->fields_count == parser->fields_count_max)
+        return refuse(parser, 400, inner->fields_count + inner->dropped_count == 0
+                                       ? "space_before_field" : "obs_fold");
+    if (inner->fields_count + inner->dropped_count == parser->fields_count_max)
         return refuse(parser, 431, "too_many_fields");
     inner->line_start = offset(scan);
     scan->stop = line_stop(scan, scan->at, parser->field_bytes_max - 2);
@@ -430,11 +538,29 @@ static inline int read_name(struct cts_head_parser *parser, struct scan *scan)
     if (scan->at == stop)
         return field_ran_out(parser, scan);
     inner->name_end = offset(scan);
+    if (CTS_UNLIKELY((*scan->at == ' ' || *scan->at == '\t') &&
+                     parser->rules->strip_header_spaces && inner->name_end > inner->line_start)) {
+        inner->state = STATE_NAME_SPACE;
+        return GO_ON;
+    }
     if (*scan->at != ':' || inner->name_end == inner->line_start)
         return refuse(parser, 400, *scan->at == '\r' || *scan->at == '\n' ? "no_colon"
                                                                           : "bad_field_name");
     scan->at++;
     inner->state = STATE_VALUE_FIRST;
+    return GO_ON;
+}
+
+static int read_name_space(struct cts_head_parser *parser, struct scan *scan)
+{
+    while (scan->at < scan->stop && (*scan->at == ' ' || *scan->at == '\t'))
+        scan->at++;
+    if (scan->at == scan->stop)
+        return field_ran_out(parser, scan);
+    if (*scan->at != ':')
+        return refuse(parser, 400, "bad_field_name");
+    scan->at++;
+    parser->inner.state = STATE_VALUE_FIRST;
     return GO_ON;
 }
 
@@ -473,50 +599,6 @@ static inline int read_value(struct cts_head_parser *parser, struct scan *scan)
     return GO_ON;
 }
 
-static int grow_table(struct cts_head_parser *parser)
-{
-    uint32_t capacity = parser->table_capacity == 0 ? TABLE_FIRST_COUNT
-                                                    : parser->table_capacity * 2;
-    struct cts_header *table;
-
-    if (capacity > parser->fields_count_max)
-        capacity = parser->fields_count_max;
-    table = realloc(parser->table, capacity * sizeof(*table));
-    if (table == NULL)
-        return refuse(parser, 503, "no_memory");
-    parser->table = table;
-    parser->table_capacity = capacity;
-    return GO_ON;
-}
-
-/* A place as it stands in the table while the head is not whole: an offset in a pointer's coat. */
-static const char *as_place(uint32_t at)
-{
-    return (const char *)(uintptr_t)at;
-}
-
-static inline int take_field(struct cts_head_parser *parser, const struct scan *scan)
-{
-    struct cts_head_state *inner = &parser->inner;
-    const char *base = (const char *)scan->base, *code;
-    struct cts_bytes name = {base + inner->line_start, inner->name_end - inner->line_start};
-    struct cts_bytes value = {base + inner->value_start, inner->value_end - inner->value_start};
-    int r = fields_take(parser, name, value, inner->fields_count, &code);
-
-    if (CTS_UNLIKELY(r != 0))
-        return refuse(parser, r, code);
-    if (CTS_UNLIKELY(inner->fields_count == parser->table_capacity)) {
-        r = grow_table(parser);
-        if (r != GO_ON)
-            return r;
-    }
-    parser->table[inner->fields_count++] = (struct cts_header){
-        .name = {as_place(inner->line_start), name.count},
-        .value = {as_place(inner->value_start), value.count},
-    };
-    return GO_ON;
-}
-
 static inline int read_field_lf(struct cts_head_parser *parser, struct scan *scan)
 {
     if (scan->at == scan->end)
@@ -525,7 +607,57 @@ static inline int read_field_lf(struct cts_head_parser *parser, struct scan *sca
         return refuse(parser, 400, "bad_field_value");
     scan->at++;
     parser->inner.state = STATE_FIELD_FIRST;
+    if (CTS_UNLIKELY(parser->rules->permit_obsolete_folding)) {
+        parser->inner.is_pending = 1;
+        return GO_ON;
+    }
     return take_field(parser, scan);
+}
+
+/* One more line of a value. It is looked at like the first one; the limit is that of the field. */
+static int read_fold(struct cts_head_parser *parser, struct scan *scan)
+{
+    scan->at = http_skip_value(scan->at, scan->stop);
+    if (scan->at == scan->end)
+        return CTS_NEED_MORE;
+    if (*scan->at != '\r') {
+        if (scan->at == scan->stop)
+            return refuse(parser, 431, "field_too_long");
+        return refuse(parser, 400, *scan->at == '\n' ? "bad_line_end" : "bad_field_value");
+    }
+    scan->at++;
+    parser->inner.state = STATE_FOLD_LF;
+    return GO_ON;
+}
+
+/* Draw the new line to the end of the value with one blank between them, and fill the gap: read
+ * once more, the same bytes are one plain field. */
+static int read_fold_lf(struct cts_head_parser *parser, struct scan *scan)
+{
+    struct cts_head_state *inner = &parser->inner;
+    unsigned char *to, *from, *line_end;
+
+    if (scan->at == scan->end)
+        return CTS_NEED_MORE;
+    if (*scan->at != '\n')
+        return refuse(parser, 400, "bad_field_value");
+    line_end = writable(scan, offset(scan) - 1);
+    scan->at++;
+    to = writable(scan, inner->value_end);
+    for (from = to; *from != '\n'; from++)
+        ;
+    for (from++; from < line_end && (*from == ' ' || *from == '\t'); from++)
+        ;
+    if (from < line_end && inner->value_end > inner->value_start)
+        *to++ = ' ';
+    memmove(to, from, (size_t)(line_end - from));
+    to += line_end - from;
+    memset(to, ' ', (size_t)(line_end - to));
+    while (to > scan->base + inner->value_start && (to[-1] == ' ' || to[-1] == '\t'))
+        to--;
+    inner->value_end = (uint32_t)(to - scan->base);
+    inner->state = STATE_FIELD_FIRST;
+    return GO_ON;
 }
 
 static inline int read_end_lf(struct cts_head_parser *parser, struct scan *scan)
@@ -636,6 +768,12 @@ static void fill_request(const struct cts_head_parser *parser, const char *base,
     request->tracestate = field_value(parser, inner->tracestate_at);
     request->user_agent = field_value(parser, inner->user_agent_at);
     request->content_type = field_value(parser, inner->content_type_at);
+    request->script_name = field_value(parser, inner->script_name_at);
+    request->has_script_name = inner->script_name_at != 0;
+    if (CTS_UNLIKELY(inner->version_digits != 0)) {
+        request->version_major = inner->version_digits >> 4;
+        request->version_minor = inner->version_digits & 15;
+    }
     request->head_bytes = inner->position;
     if (CTS_UNLIKELY(inner->form != CTS_TARGET_ORIGIN || inner->fragment_start != 0)) {
         struct cts_bytes host_field = request->host;
@@ -666,6 +804,12 @@ static __attribute__((noinline)) int read_rare(struct cts_head_parser *parser, s
         return read_query(parser, scan);
     case STATE_FRAGMENT:
         return read_fragment(parser, scan);
+    case STATE_NAME_SPACE:
+        return read_name_space(parser, scan);
+    case STATE_FOLD:
+        return read_fold(parser, scan);
+    case STATE_FOLD_LF:
+        return read_fold_lf(parser, scan);
     case STATE_REFUSED:
         return parser->status;
     default:

@@ -75,10 +75,11 @@ static inline place skip_path(place at, place end)
     return at;
 }
 
+/* An underscore is for header_map. */
 static inline place skip_name(place at, place end)
 {
     RUN_AHEAD(at, end, name_bytes)
-    while (at < end && http_is(*at, HTTP_TOKEN))
+    while (at < end && http_is(*at, HTTP_TOKEN) && *at != '_')
         at++;
     return at;
 }
@@ -225,7 +226,7 @@ int usual_read(struct cts_head_parser *parser, place base, place end, enum usual
     int r;
 
     *ret_how = USUAL_NOTHING;
-    if (at == NULL)
+    if (at == NULL || parser->rules->permit_obsolete_folding)
         return 0;
     *ret_how = USUAL_LINES;
     for (; count < count_max; count++, at = next) {
