@@ -154,11 +154,9 @@
 # tmp_upload_dir = None
 
 # Headers and values by which a trusted proxy says that the client used https.
-# (Does nothing yet; a warning names it when it is set.)
 # secure_scheme_headers = {'X-FORWARDED-PROTOCOL': 'ssl', 'X-FORWARDED-PROTO': 'https', 'X-FORWARDED-SSL': 'on'}
 
 # Addresses and networks of proxies whose headers are believed, with commas; * means all.
-# (Does nothing yet; a warning names it when it is set.)
 # forwarded_allow_ips = '127.0.0.1,::1'
 
 # Directories, with commas, to put in front of sys.path once the configuration was read.
@@ -169,11 +167,9 @@
 # paste = None
 
 # Which PROXY protocol a proxy in front speaks; the flag alone means auto.
-# (Not possible yet; ctserve does not start when it is set.)
 # proxy_protocol = 'off'
 
 # Addresses and networks that may speak the PROXY protocol, with commas; * means all.
-# (Does nothing yet; a warning names it when it is set.)
 # proxy_allow_ips = '127.0.0.1,::1'
 
 # Protocol on the wire: http or uwsgi; any other word means http.
@@ -189,31 +185,24 @@
 # raw_paste_global_conf = []
 
 # Accept header fields that are folded over lines.
-# (Does nothing yet; a warning names it when it is set.)
 # permit_obsolete_folding = False
 
 # Accept blanks between a header name and its colon.
-# (Does nothing yet; a warning names it when it is set.)
 # strip_header_spaces = False
 
 # Accept methods in lower case, with # in them, or of odd length.
-# (Does nothing yet; a warning names it when it is set.)
 # permit_unconventional_http_method = False
 
 # Accept HTTP versions other than 1.0 and 1.1.
-# (Does nothing yet; a warning names it when it is set.)
 # permit_unconventional_http_version = False
 
 # Turn methods into upper case.
-# (Does nothing yet; a warning names it when it is set.)
 # casefold_http_method = False
 
 # Headers that a trusted proxy may set although their names look unsafe, with commas.
-# (Does nothing yet; a warning names it when it is set.)
 # forwarder_headers = 'SCRIPT_NAME,PATH_INFO'
 
 # What happens to header names with an underscore: drop them, refuse the request, or map them.
-# (Does nothing yet; a warning names it when it is set.)
 # header_map = 'drop'
 
 # Path under which an ASGI application is mounted.

@@ -69,6 +69,8 @@ struct cts_peer {
     char server_name[108];        /* bound address of the listener, or unix path */
     uint16_t server_port;
     bool is_unix;
+    bool is_trusted;              /* in forwarded_allow_ips, or a unix socket */
+    const struct cts_proxy *proxy;  /* what a proxy said at the start of the connection, or NULL */
     int fd;                       /* for environ["gunicorn.socket"] */
 };
 

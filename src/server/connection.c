@@ -55,8 +55,10 @@ static struct job *job_lend(struct connection *connection, struct hand *hand)
     }
     if (connection->job == NULL)
         connection->job = job_new(hand->service);
-    if (connection->job != NULL)
+    if (connection->job != NULL) {
         connection->job->connection = connection;
+        connection->job->parser.is_trusted = connection->peer.is_trusted;
+    }
     return connection->job;
 }
 
@@ -126,6 +128,8 @@ struct connection *connection_new(struct service *service, const struct listener
     cts_list_init(&connection->clock_link);
     cts_list_init(&connection->turn_link);
     fill_peer(&connection->peer, listener, fd, address);
+    connection->peer.is_trusted = trust_has(&service->forwarded, connection->peer.remote_address);
+    connection->awaits_proxy = service->proxy_mode != CTS_PROXY_OFF;
     return connection;
 }
 
@@ -134,6 +138,7 @@ void connection_free(struct connection *connection)
     if (connection->job != NULL)
         job_take_back(connection, NULL);
     cts_fd_close(&connection->fd);
+    free((void *)(uintptr_t)connection->peer.proxy);
     free(connection);
 }
 
@@ -158,6 +163,10 @@ static void begin_trace(struct connection *connection, struct job *job)
         .start_ns = job->start_ns,
         .version_minor = 1,
     };
+    if (connection->peer.proxy != NULL && connection->peer.proxy->client_address[0] != '\0') {
+        start.peer_address = cts_bytes_of(connection->peer.proxy->client_address);
+        start.peer_port = connection->peer.proxy->client_port;
+    }
     if (job->has_head) {
         start.method = request->method;
         start.path = request->path;
@@ -641,9 +650,53 @@ static enum verdict serve_head(struct connection *connection, struct hand *hand,
     return wait_for_body(connection, job, head);
 }
 
+/* A proxy says first who the client is; that holds for the whole connection. */
+static enum verdict read_proxy(struct connection *connection, struct job *job)
+{
+    const struct service *service = connection->service;
+    struct cts_proxy proxy, *kept;
+    const char *code = NULL;
+    size_t used;
+    int r = cts_http_proxy_read(job->rest, service->proxy_mode, &proxy, &used, &code);
+
+    if (r == CTS_NEED_MORE) {
+        finish(connection, job, CONNECTION_HEAD);
+        return VERDICT_TURN_ENDED;
+    }
+    connection->awaits_proxy = false;
+    if ((r > 0 || used > 0) && !trust_has(&service->proxies, connection->peer.remote_address)) {
+        refuse(connection, job, 403, "forbidden_proxy");
+        return VERDICT_TURN_ENDED;
+    }
+    if (r > 0) {
+        refuse(connection, job, r, code);
+        return VERDICT_TURN_ENDED;
+    }
+    if (used == 0)
+        return VERDICT_GOES_ON;
+    kept = malloc(sizeof(*kept));
+    if (kept == NULL) {
+        refuse(connection, job, 503, "no_memory");
+        return VERDICT_TURN_ENDED;
+    }
+    *kept = proxy;
+    connection->peer.proxy = kept;
+    job->rest.at += used;
+    job->rest.count -= used;
+    if (job->rest.count > 0)
+        return VERDICT_GOES_ON;
+    finish(connection, job, CONNECTION_HEAD);
+    return VERDICT_TURN_ENDED;
+}
+
 /* Serve every whole request in `job->rest`; the replies leave in one write. */
 static void serve_bytes(struct connection *connection, struct hand *hand, struct job *job)
 {
+    if (CTS_UNLIKELY(connection->awaits_proxy)) {
+        job->has_head = false;
+        if (read_proxy(connection, job) == VERDICT_TURN_ENDED)
+            return;
+    }
     for (int served = 0;; served++) {
         struct cts_bytes bytes = job->rest;
         if (bytes.count == 0 || served == CONNECTION_REQUESTS_PER_TURN_MAX ||

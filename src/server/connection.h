@@ -65,6 +65,7 @@ struct connection {
     bool is_watched;           /* the loop's: the watcher is active */
     bool has_expired;          /* the clock ran out: the next turn is about that */
     bool wants_turn;           /* whole bytes wait in memory: no need to ask the kernel */
+    bool awaits_proxy;         /* PROXY protocol: nothing else was read yet */
     bool closes_when_idle;     /* the worker leaves: read once more, then close */
     struct cts_peer peer;
 };

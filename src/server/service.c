@@ -13,6 +13,47 @@ static uint32_t clamped(int64_t asked, uint32_t zero_means, uint32_t most)
     return asked > most ? most : (uint32_t)asked;
 }
 
+static enum cts_header_map header_map_of(const char *word)
+{
+    if (word != NULL && strcmp(word, "dangerous") == 0)
+        return CTS_HEADER_MAP_DANGEROUS;
+    return word != NULL && strcmp(word, "refuse") == 0 ? CTS_HEADER_MAP_REFUSE
+                                                       : CTS_HEADER_MAP_DROP;
+}
+
+/* gunicorn's switches that make the parser less strict. */
+static void read_switches(struct cts_http_rules *rules, const struct cts_settings *settings)
+{
+    char *const *names = NULL;
+
+    rules->permit_obsolete_folding =
+        cts_settings_bool(settings, CTS_SETTING_permit_obsolete_folding);
+    rules->strip_header_spaces = cts_settings_bool(settings, CTS_SETTING_strip_header_spaces);
+    rules->permit_unconventional_http_method =
+        cts_settings_bool(settings, CTS_SETTING_permit_unconventional_http_method);
+    rules->permit_unconventional_http_version =
+        cts_settings_bool(settings, CTS_SETTING_permit_unconventional_http_version);
+    rules->casefold_http_method = cts_settings_bool(settings, CTS_SETTING_casefold_http_method);
+    rules->header_map = header_map_of(cts_settings_text(settings, CTS_SETTING_header_map));
+    rules->forwarder_headers_count =
+        cts_settings_list(settings, CTS_SETTING_forwarder_headers, &names);
+    rules->forwarder_headers = (const char *const *)names;
+}
+
+/* Whom we believe, and what a proxy says first. */
+static void read_proxies(struct service *service, const struct cts_settings *settings)
+{
+    static const char *const words[] = {"off", "v1", "v2", "auto"};
+    const char *mode = cts_settings_text(settings, CTS_SETTING_proxy_protocol);
+
+    if (trust_init(&service->forwarded, settings, CTS_SETTING_forwarded_allow_ips) < 0 ||
+        trust_init(&service->proxies, settings, CTS_SETTING_proxy_allow_ips) < 0)
+        cts_error_log("No memory for the lists of proxies: none is believed");
+    for (size_t i = 0; i < CTS_COUNT(words) && mode != NULL; i++)
+        if (strcmp(mode, words[i]) == 0)
+            service->proxy_mode = (enum cts_proxy_mode)i;
+}
+
 static void read_rules(struct service *service, const struct cts_settings *settings)
 {
     const char *policy = cts_settings_text(settings, CTS_SETTING_http_policy);
@@ -59,6 +100,8 @@ void service_init(struct service *service, const struct worker_plan *plan)
     service->plan = plan;
     service->gateway = plan->gateway;
     read_rules(service, plan->settings);
+    read_switches(&service->rules, plan->settings);
+    read_proxies(service, plan->settings);
     read_kind(service, plan->settings);
     service->is_multiprocess = cts_settings_int(plan->settings, CTS_SETTING_workers) > 1;
     service->requests_max = plan->facts.max_requests > 0 ? (uint64_t)plan->facts.max_requests : 0;

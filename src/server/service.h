@@ -6,6 +6,7 @@
 #ifndef SERVER_SERVICE_H
 #define SERVER_SERVICE_H
 
+#include "trust.h"
 #include "worker.h"
 
 #include "ctserve/agent_wire.h"
@@ -22,6 +23,9 @@ struct service {
     const struct worker_plan *plan;
     const struct cts_gateway *gateway;
     struct cts_http_rules rules;
+    struct trust forwarded;            /* forwarded_allow_ips */
+    struct trust proxies;              /* proxy_allow_ips */
+    enum cts_proxy_mode proxy_mode;
     bool is_gthread;
     bool is_multiprocess;
     bool keeps_connections;

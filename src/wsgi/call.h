@@ -43,6 +43,11 @@ enum wsgi_key {
     WSGI_KEY_TRACEPARENT,
     WSGI_KEY_WERKZEUG_REQUEST,
     WSGI_KEY_BOTTLE_ROUTE,
+    WSGI_KEY_URL_SCHEME,
+    WSGI_KEY_SCRIPT_NAME,
+    WSGI_KEY_PROXY_PROTOCOL,
+    WSGI_KEY_PROXY_ADDR,
+    WSGI_KEY_PROXY_PORT,
     WSGI_KEYS_COUNT,
 };
 
@@ -68,7 +73,17 @@ struct wsgi_field {
 /* A block of request fields, byte for byte, and from its second time on an environ that has them. */
 struct wsgi_memo {
     struct cts_buffer block;
+    bool is_trusted;          /* whether the peer's word on the scheme was taken */
+    bool is_https;            /* what it said */
     PyObject *filled;         /* a copy of the template with the fields put in, or NULL */
+};
+
+/* A field by which a trusted proxy says that its client came by https. */
+#define WSGI_SECURE_FIELDS_MAX 16u
+struct wsgi_secure_field {
+    char name[64];
+    char value[64];
+    size_t name_count, value_count;
 };
 
 /* Strings of the peer and the listener last seen: they rarely change. */
@@ -118,7 +133,10 @@ struct wsgi_state {
     PyObject *script_name;                      /* str, or NULL when empty */
     struct cts_bytes script_name_bytes;
 
-    PyObject *empty_text, *empty_bytes, *http_10, *http_11, *scheme;
+    PyObject *empty_text, *empty_bytes, *http_10, *http_11, *scheme, *https;
+    struct wsgi_secure_field secure_fields[WSGI_SECURE_FIELDS_MAX];
+    size_t secure_fields_count;
+    uint64_t secure_lengths; /* bit per length of such a name */
     PyObject *methods[8];
     struct wsgi_peer_texts peer;
     uint64_t serial;
@@ -174,6 +192,8 @@ struct wsgi_call {
 
     /* what became of the client */
     bool client_is_gone, framing_is_bad, body_timed_out;
+    const char *refusal; /* the request is not for the application: 400, and this is why */
+    int scheme_said;     /* by a trusted proxy: 0 nothing yet, 1 http, 2 https */
 
     PyObject *hook_request;
 };
@@ -191,6 +211,8 @@ CTS_RAISES int environ_start(struct wsgi_state *state);
 void environ_stop(struct wsgi_state *state);
 /* The environ of this request, a new reference. Source: PEP 3333, "environ Variables". */
 CTS_RAISES PyObject *environ_new(struct wsgi_call *call);
+/* Find out call->scheme_said before there is an environ, for hooks. */
+CTS_RAISES int environ_hear_scheme(struct wsgi_call *call);
 /* Forget the environs made of the template: it is about to change. */
 void environ_forget_memos(struct wsgi_state *state);
 /* str of bytes, each byte one character. */

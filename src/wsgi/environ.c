@@ -36,6 +36,11 @@ static const char *const key_names[WSGI_KEYS_COUNT] = {
     [WSGI_KEY_TRACEPARENT] = "traceparent",
     [WSGI_KEY_WERKZEUG_REQUEST] = "werkzeug.request",
     [WSGI_KEY_BOTTLE_ROUTE] = "bottle.route",
+    [WSGI_KEY_URL_SCHEME] = "wsgi.url_scheme",
+    [WSGI_KEY_SCRIPT_NAME] = "SCRIPT_NAME",
+    [WSGI_KEY_PROXY_PROTOCOL] = "PROXY_PROTOCOL",
+    [WSGI_KEY_PROXY_ADDR] = "PROXY_ADDR",
+    [WSGI_KEY_PROXY_PORT] = "PROXY_PORT",
 };
 
 static const char *const method_names[] = {"GET",    "HEAD",    "POST",  "PUT",
@@ -86,6 +91,44 @@ static int take_script_name(struct wsgi_state *state)
     return 0;
 }
 
+static int take_secure_field(struct wsgi_state *state, PyObject *name_text, PyObject *value_text)
+{
+    struct wsgi_secure_field *field = &state->secure_fields[state->secure_fields_count];
+    struct cts_bytes name, value;
+    if (text_view(name_text, "secure_scheme_headers", &name) < 0 ||
+        text_view(value_text, "secure_scheme_headers", &value) < 0)
+        return -1;
+    if (name.count == 0 || name.count >= sizeof(field->name) ||
+        value.count >= sizeof(field->value) ||
+        state->secure_fields_count == WSGI_SECURE_FIELDS_MAX) {
+        PyErr_SetString(PyExc_ValueError,
+                        "secure_scheme_headers: at most 16 names and values of at most 63 bytes");
+        return -1;
+    }
+    memcpy(field->name, name.at, field->name_count = name.count);
+    memcpy(field->value, value.at, field->value_count = value.count);
+    state->secure_fields_count++;
+    state->secure_lengths |= 1ull << name.count;
+    return 0;
+}
+
+static int take_secure_fields(struct wsgi_state *state)
+{
+    PyObject *config = cts_py_cfg();
+    CTS_AUTO_REF PyObject *dict =
+        config == NULL ? NULL : PyObject_GetAttrString(config, "secure_scheme_headers");
+    Py_ssize_t position = 0;
+    PyObject *borrowed_name, *borrowed_value;
+    if (config == NULL)
+        return 0;
+    if (dict == NULL)
+        return -1;
+    while (PyDict_Check(dict) && PyDict_Next(dict, &position, &borrowed_name, &borrowed_value))
+        if (take_secure_field(state, borrowed_name, borrowed_value) < 0)
+            return -1;
+    return 0;
+}
+
 int environ_start(struct wsgi_state *state)
 {
     for (int i = 0; i < WSGI_KEYS_COUNT; i++)
@@ -99,11 +142,13 @@ int environ_start(struct wsgi_state *state)
     state->http_10 = PyUnicode_InternFromString("HTTP/1.0");
     state->http_11 = PyUnicode_InternFromString("HTTP/1.1");
     state->scheme = PyUnicode_InternFromString("http");
+    state->https = PyUnicode_InternFromString("https");
     state->constants = PyDict_New();
     if (state->empty_text == NULL || state->empty_bytes == NULL || state->http_10 == NULL ||
-        state->http_11 == NULL || state->scheme == NULL || state->constants == NULL)
+        state->http_11 == NULL || state->scheme == NULL || state->https == NULL ||
+        state->constants == NULL)
         return -1;
-    if (take_script_name(state) < 0 || fill_constants(state) < 0)
+    if (take_script_name(state) < 0 || fill_constants(state) < 0 || take_secure_fields(state) < 0)
         return -1;
     return names_start(state);
 }
@@ -126,6 +171,7 @@ void environ_stop(struct wsgi_state *state)
     Py_CLEAR(state->http_10);
     Py_CLEAR(state->http_11);
     Py_CLEAR(state->scheme);
+    Py_CLEAR(state->https);
     Py_CLEAR(state->peer.remote_addr_text);
     Py_CLEAR(state->peer.remote_port_text);
     Py_CLEAR(state->peer.server_name_text);
@@ -284,12 +330,12 @@ static int refresh_peer(struct wsgi_peer_texts *texts, const struct cts_peer *pe
 }
 
 /* On a unix socket gunicorn takes the server's name and port from the Host field: up to the
- * colon, and 80 when there is none. An IPv6 literal keeps its brackets together. */
+ * colon, and 80 (https: 443) when there is none. An IPv6 literal keeps its brackets together. */
 static int put_server_from_host(struct wsgi_call *call, PyObject *wsgi_environ)
 {
     struct wsgi_state *state = call->state;
     struct cts_bytes host = call->exchange->request->host;
-    struct cts_bytes port = cts_bytes_of("80");
+    struct cts_bytes port = cts_bytes_of(call->scheme_said == 2 ? "443" : "80");
     if (host.count == 0) {
         port.count = 0;
         host = cts_bytes_of(call->exchange->peer->server_name);
@@ -309,6 +355,26 @@ static int put_server_from_host(struct wsgi_call *call, PyObject *wsgi_environ)
     if (put_new(state, wsgi_environ, WSGI_KEY_SERVER_NAME, latin1(host)) < 0)
         return -1;
     return put_new(state, wsgi_environ, WSGI_KEY_SERVER_PORT, latin1(port));
+}
+
+/* What the proxy said about itself and its client. LOCAL and UNSPEC say nothing about a client:
+ * then it is the one we see. */
+static int put_proxy(struct wsgi_call *call, PyObject *wsgi_environ)
+{
+    struct wsgi_state *state = call->state;
+    const struct cts_proxy *proxy = call->exchange->peer->proxy;
+    if (put_new(state, wsgi_environ, WSGI_KEY_PROXY_PROTOCOL,
+                latin1(cts_bytes_of(proxy->protocol))) < 0)
+        return -1;
+    if (proxy->client_address[0] == '\0')
+        return 0;
+    if (put_new(state, wsgi_environ, WSGI_KEY_REMOTE_ADDR,
+                latin1(cts_bytes_of(proxy->client_address))) < 0 ||
+        put_new(state, wsgi_environ, WSGI_KEY_REMOTE_PORT, port_text(proxy->client_port)) < 0 ||
+        put_new(state, wsgi_environ, WSGI_KEY_PROXY_ADDR,
+                latin1(cts_bytes_of(proxy->proxy_address))) < 0)
+        return -1;
+    return put_new(state, wsgi_environ, WSGI_KEY_PROXY_PORT, port_text(proxy->proxy_port));
 }
 
 static int put_peer(struct wsgi_call *call, PyObject *wsgi_environ)
@@ -363,13 +429,19 @@ static int put_path(struct wsgi_call *call, PyObject *wsgi_environ)
     const struct cts_request *request = call->exchange->request;
     struct cts_bytes path = request->path;
     struct cts_bytes prefix = state->script_name_bytes;
+    if (CTS_UNLIKELY(request->has_script_name)) {
+        prefix = request->script_name;
+        if (put_new(state, wsgi_environ, WSGI_KEY_SCRIPT_NAME, latin1(prefix)) < 0)
+            return -1;
+    }
     CTS_AUTO_REF PyObject *target = latin1(request->target);
     if (target == NULL || PyDict_SetItem(wsgi_environ, state->keys[WSGI_KEY_RAW_URI], target) < 0)
         return -1;
     if (prefix.count > 0) {
         if (path.count < prefix.count || memcmp(path.at, prefix.at, prefix.count) != 0) {
+            CTS_AUTO_REF PyObject *script_name = latin1(prefix);
             PyErr_Format(PyExc_ValueError, "Request path does not start with SCRIPT_NAME %R",
-                         state->script_name);
+                         script_name);
             return -1;
         }
         path = (struct cts_bytes){path.at + prefix.count, path.count - prefix.count};
@@ -395,20 +467,59 @@ static int put_header(struct wsgi_call *call, PyObject *wsgi_environ,
         return put_new(state, wsgi_environ, WSGI_KEY_CONTENT_TYPE, latin1(header->value));
     if (CTS_UNLIKELY(header->name.count == 14 && is_named(header->name, "content-length", 14)))
         return put_new(state, wsgi_environ, WSGI_KEY_CONTENT_LENGTH, latin1(header->value));
-    /* "A_B" and "A-B" would become the same key: gunicorn drops the former, silently. */
-    if (CTS_UNLIKELY(memchr(header->name.at, '_', header->name.count) != NULL))
-        return 0;
     return names_put(state, wsgi_environ, header);
+}
+
+/* Does this field of a trusted proxy speak of the scheme? Two that contradict each other are a
+ * way past whoever believes one of them: the request is refused. */
+static int hear_scheme(struct wsgi_call *call, const struct cts_header *header)
+{
+    struct wsgi_state *state = call->state;
+    for (size_t i = 0; i < state->secure_fields_count; i++) {
+        const struct wsgi_secure_field *field = &state->secure_fields[i];
+        if (!cts_bytes_equal_nocase(header->name,
+                                    (struct cts_bytes){field->name, field->name_count}))
+            continue;
+        int said = 1 + cts_bytes_equal(header->value,
+                                       (struct cts_bytes){field->value, field->value_count});
+        if (call->scheme_said != 0 && call->scheme_said != said) {
+            call->refusal = "scheme_headers";
+            PyErr_SetString(PyExc_ValueError, "Contradictory scheme headers");
+            return -1;
+        }
+        call->scheme_said = said;
+    }
+    return 0;
+}
+
+int environ_hear_scheme(struct wsgi_call *call)
+{
+    const struct cts_request *request = call->exchange->request;
+    call->scheme_said = 0;
+    for (uint32_t i = 0; i < request->headers_count && call->exchange->peer->is_trusted; i++)
+        if (hear_scheme(call, &request->headers[i]) < 0)
+            return -1;
+    return 0;
 }
 
 static int put_headers(struct wsgi_call *call, PyObject *wsgi_environ)
 {
     struct wsgi_state *state = call->state;
     const struct cts_request *request = call->exchange->request;
+    uint64_t lengths = call->exchange->peer->is_trusted ? state->secure_lengths : 0;
     state->serial++;
-    for (uint32_t i = 0; i < request->headers_count; i++)
-        if (put_header(call, wsgi_environ, &request->headers[i]) < 0)
+    call->scheme_said = 0;
+    for (uint32_t i = 0; i < request->headers_count; i++) {
+        const struct cts_header *header = &request->headers[i];
+        if (CTS_UNLIKELY(header->name.count < 64 && (lengths >> header->name.count & 1) != 0) &&
+            hear_scheme(call, header) < 0)
             return -1;
+        if (put_header(call, wsgi_environ, header) < 0)
+            return -1;
+    }
+    if (CTS_UNLIKELY(call->scheme_said == 2) &&
+        put(state, wsgi_environ, WSGI_KEY_URL_SCHEME, state->https) < 0)
+        return -1;
     if (CTS_UNLIKELY(request->form == CTS_TARGET_ABSOLUTE && request->authority.count > 0))
         return put_new(state, wsgi_environ, WSGI_KEY_HOST, latin1(request->authority));
     return 0;
@@ -441,7 +552,9 @@ static int fill(struct wsgi_call *call, PyObject *wsgi_environ, bool has_fields)
     if (request->query.count > 0 &&
         put_new(state, wsgi_environ, WSGI_KEY_QUERY, latin1(request->query)) < 0)
         return -1;
-    if (put_peer(call, wsgi_environ) < 0 || (!has_fields && put_headers(call, wsgi_environ) < 0))
+    if ((!has_fields && put_headers(call, wsgi_environ) < 0) || put_peer(call, wsgi_environ) < 0)
+        return -1;
+    if (CTS_UNLIKELY(call->exchange->peer->proxy != NULL) && put_proxy(call, wsgi_environ) < 0)
         return -1;
     return put_traceparent(call, wsgi_environ);
 }
@@ -472,9 +585,9 @@ static struct wsgi_memo *memo_slot(struct wsgi_state *state, const struct cts_re
     return &state->memos[(middle >> 40) & (WSGI_MEMO_SLOTS - 1)];
 }
 
-static bool memo_has(const struct wsgi_memo *memo, struct cts_bytes block)
+static bool memo_has(const struct wsgi_memo *memo, struct cts_bytes block, bool is_trusted)
 {
-    return cts_bytes_equal(cts_buffer_view(&memo->block), block);
+    return memo->is_trusted == is_trusted && cts_bytes_equal(cts_buffer_view(&memo->block), block);
 }
 
 /* Seen for the second time: a template with the fields. Failing is no matter, but for memory that
@@ -488,6 +601,7 @@ static void memo_fill(struct wsgi_call *call, struct wsgi_memo *memo)
     Py_DECREF(template);
     if (filled != NULL && is_current && put_headers(call, filled) == 0) {
         memo->filled = filled;
+        memo->is_https = call->scheme_said == 2;
         state->memos_filled++;
         return;
     }
@@ -495,10 +609,12 @@ static void memo_fill(struct wsgi_call *call, struct wsgi_memo *memo)
     Py_XDECREF(filled);
 }
 
-static void memo_renew(struct wsgi_state *state, struct wsgi_memo *memo, struct cts_bytes block)
+static void memo_renew(struct wsgi_call *call, struct wsgi_memo *memo, struct cts_bytes block)
 {
+    struct wsgi_state *state = call->state;
     PyObject *filled = memo->filled;
     memo->filled = NULL;
+    memo->is_trusted = call->exchange->peer->is_trusted;
     memo->block.start = memo->block.end = 0;
     if (cts_buffer_put(&memo->block, block.at, block.count) < 0)
         memo->block.start = memo->block.end = 0;
@@ -514,14 +630,17 @@ static PyObject *copy_template(struct wsgi_call *call, struct wsgi_memo *memo,
                                struct cts_bytes block, bool *ret_has_fields)
 {
     struct wsgi_state *state = call->state;
+    bool is_trusted = call->exchange->peer->is_trusted;
     for (int tries = 0; tries < 8; tries++) {
         if (CTS_UNLIKELY(!template_fits(call)) &&
             (refresh_peer(&state->peer, call->exchange->peer) < 0 || renew_template(call) < 0))
             return NULL;
-        bool is_known = memo != NULL && memo_has(memo, block);
+        bool is_known = memo != NULL && memo_has(memo, block, is_trusted);
         if (CTS_UNLIKELY(is_known && memo->filled == NULL))
             memo_fill(call, memo);
         *ret_has_fields = is_known && memo->filled != NULL;
+        if (*ret_has_fields)
+            call->scheme_said = 1 + memo->is_https;
         PyObject *template = state->template;
         PyObject *from = Py_NewRef(*ret_has_fields ? memo->filled : template);
         PyObject *copy = PyDict_Copy(from);
@@ -543,8 +662,8 @@ PyObject *environ_new(struct wsgi_call *call)
     PyObject *wsgi_environ = copy_template(call, memo, block, &has_fields);
     if (wsgi_environ == NULL)
         return NULL;
-    if (memo != NULL && !has_fields && !memo_has(memo, block))
-        memo_renew(call->state, memo, block);
+    if (memo != NULL && !has_fields && !memo_has(memo, block, call->exchange->peer->is_trusted))
+        memo_renew(call, memo, block);
     /* From here on only strings are made, so no other code runs and the state stands still. */
     if (refresh_peer(&call->state->peer, call->exchange->peer) < 0 ||
         fill(call, wsgi_environ, has_fields) < 0) {

@@ -171,6 +171,14 @@ static void answer_failure(struct wsgi_call *call)
         exchange->wants_exit = true;
         note_error(exchange, "SystemExit", "the application asked to exit");
         reply_fail(call, 500);
+    } else if (call->refusal != NULL) {
+        char type[64];
+        PyErr_Clear();
+        snprintf(type, sizeof(type), "http.parse.%s", call->refusal);
+        note_error(exchange, type, "");
+        cts_warning("Invalid request from ip=%s: %s (400)", exchange->peer->remote_address,
+                    call->refusal);
+        reply_fail(call, 400);
     } else if (call->client_is_gone) {
         drop_client(call);
     } else if (call->framing_is_bad && PyErr_ExceptionMatches(call->state->parse_exception)) {

@@ -138,7 +138,7 @@ static int set_new(PyObject *bag, const char *name, PyObject *value)
     return r;
 }
 
-/* [("HOST", "localhost"), ...] in the order of the wire; names with '_' were dropped. */
+/* [("HOST", "localhost"), ...] in the order of the wire. */
 static PyObject *header_list(const struct cts_request *request)
 {
     CTS_AUTO_REF PyObject *list = PyList_New(0);
@@ -146,8 +146,6 @@ static PyObject *header_list(const struct cts_request *request)
         return NULL;
     for (uint32_t i = 0; i < request->headers_count; i++) {
         struct cts_bytes field_name = request->headers[i].name;
-        if (memchr(field_name.at, '_', field_name.count) != NULL)
-            continue;
         CTS_AUTO_REF PyObject *raw = latin1(field_name);
         CTS_AUTO_REF PyObject *name = raw == NULL ? NULL : PyObject_CallMethod(raw, "upper", NULL);
         CTS_AUTO_REF PyObject *value = latin1(request->headers[i].value);
@@ -167,6 +165,20 @@ static PyObject *peer_object(const struct cts_peer *peer)
     return Py_BuildValue("(si)", peer->remote_address, (int)peer->remote_port);
 }
 
+/* gunicorn's proxy_protocol_info, or None. */
+static PyObject *proxy_info(const struct cts_proxy *proxy)
+{
+    if (proxy == NULL)
+        Py_RETURN_NONE;
+    if (proxy->client_address[0] == '\0')
+        return Py_BuildValue("{sssOsOsOsO}", "proxy_protocol", proxy->protocol, "client_addr",
+                             Py_None, "client_port", Py_None, "proxy_addr", Py_None, "proxy_port",
+                             Py_None);
+    return Py_BuildValue("{sssssisssi}", "proxy_protocol", proxy->protocol, "client_addr",
+                         proxy->client_address, "client_port", (int)proxy->client_port,
+                         "proxy_addr", proxy->proxy_address, "proxy_port", (int)proxy->proxy_port);
+}
+
 static PyObject *request_new(struct wsgi_call *call)
 {
     const struct cts_request *request = call->exchange->request;
@@ -182,12 +194,12 @@ static PyObject *request_new(struct wsgi_call *call)
         set_new(bag, "trailers", PyList_New(0)) < 0 ||
         set_new(bag, "version",
                 Py_BuildValue("(ii)", request->version_major, request->version_minor)) < 0 ||
-        set_new(bag, "scheme", PyUnicode_FromString("http")) < 0 ||
+        set_new(bag, "scheme", PyUnicode_FromString(call->scheme_said == 2 ? "https" : "http")) < 0 ||
         set_new(bag, "body", Py_NewRef((PyObject *)call->input)) < 0 ||
         set_new(bag, "peer_addr", peer_object(call->exchange->peer)) < 0 ||
         set_new(bag, "remote_addr", peer_object(call->exchange->peer)) < 0 ||
         set_new(bag, "req_number", PyLong_FromLong(1)) < 0 ||
-        set_new(bag, "proxy_protocol_info", Py_NewRef(Py_None)) < 0 ||
+        set_new(bag, "proxy_protocol_info", proxy_info(call->exchange->peer->proxy)) < 0 ||
         set_new(bag, "must_close", PyBool_FromLong(0)) < 0 ||
         set_new(bag, "_closes", PyBool_FromLong(!request->keep_alive)) < 0)
         return NULL;
@@ -232,6 +244,8 @@ int hooks_pre_request(struct wsgi_call *call)
 {
     struct wsgi_state *state = call->state;
     if (state->post_request != NULL && (call->headers = PyList_New(0)) == NULL)
+        return -1;
+    if (environ_hear_scheme(call) < 0)
         return -1;
     call->hook_request = request_new(call);
     if (call->hook_request == NULL)

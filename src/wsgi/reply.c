@@ -44,7 +44,8 @@ static char *append_hex(char *to, uint64_t number)
 
 static bool is_http_10(const struct cts_request *request)
 {
-    return request->version_major == 1 && request->version_minor == 0;
+    return request->version_major == 0 ||
+           (request->version_major == 1 && request->version_minor == 0);
 }
 
 static void note_status(struct wsgi_call *call)

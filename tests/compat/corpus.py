@@ -1,4 +1,4 @@
-"""gunicorn's own request corpus: 119 cases that need no setting.
+"""gunicorn's own request corpus: 119 cases that need no setting, and 24 that do.
 
 Found beside the checkout (../shared/corpus), or made from gunicorn's source release on PyPI.
 Strings are Latin-1: one character is one byte.
@@ -27,6 +27,15 @@ class NoCorpus(Exception):
 
 def load():
     """[(case, raw)]; a case is a dict with name, valid, requests or status."""
+    return [(case, raw) for case, raw in load_all() if not case["settings"]]
+
+
+def load_with_settings():
+    """The 24 cases that need settings: case["settings"] is a dict."""
+    return [(case, raw) for case, raw in load_all() if case["settings"]]
+
+
+def load_all():
     beside = ROOT.parent / "shared" / "corpus" / "gunicorn-requests"
     if (beside / "cases.jsonl").exists():
         return from_folder(beside)
@@ -37,7 +46,7 @@ def from_folder(folder):
     lines = (folder / "cases.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
     return [(case, (folder / case["file"]).read_bytes())
-            for case in found if not case["settings"]]
+            for case in found]
 
 
 def from_release():
@@ -67,12 +76,12 @@ def unescape(text):
 
 
 def convert(name, text, expectation):
-    """One case, or None if it needs a setting."""
-    if ".set(" in expectation or not expectation:
+    """One case, or None without an expectation."""
+    if not expectation:
         return None
     kind, _, stem = name.partition("/")
-    case = {"name": f"{kind}-{stem}", "valid": kind == "valid"}
     tree = ast.parse(expectation)
+    case = {"name": f"{kind}-{stem}", "valid": kind == "valid", "settings": settings_of(tree)}
     values = {node.targets[0].id: node.value for node in tree.body
               if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)}
     if case["valid"]:
@@ -88,6 +97,16 @@ def convert(name, text, expectation):
     return case, unescape(text)
 
 
+def settings_of(tree):
+    """What the case sets: {"header_map": "refuse"}."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)
+             and isinstance(node.func, ast.Attribute) and node.func.attr == "set"]
+    found = {ast.literal_eval(call.args[0]): ast.literal_eval(call.args[1]) for call in calls}
+    if found.get("proxy_protocol") is True:
+        found["proxy_protocol"] = "auto"    # what its validator makes of it
+    return found
+
+
 def value_of(node):
     """A literal, or literals put together by a few methods or +; nothing is executed."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -98,6 +117,16 @@ def value_of(node):
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return value_of(node.left) + value_of(node.right)
     return ast.literal_eval(node)
+
+
+class Names(ast.NodeTransformer):
+    """Names stand for what was assigned to them."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def visit_Name(self, node):
+        return self.visit(self.values[node.id]) if node.id in self.values else node
 
 
 def request_of(node, values):
@@ -113,7 +142,8 @@ def request_of(node, values):
     return {"method": ast.literal_eval(fields["method"]),
             "uri": {"raw": raw, "path": path, "query": parts.query, "fragment": parts.fragment},
             "version": list(ast.literal_eval(fields["version"])),
-            "headers": [list(pair) for pair in ast.literal_eval(fields["headers"])],
+            "headers": [[value_of(part) for part in pair.elts]
+                        for pair in Names(values).visit(fields["headers"]).elts],
             "body": body.decode("latin-1") if isinstance(body, bytes) else body}
 
 

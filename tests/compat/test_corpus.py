@@ -44,8 +44,8 @@ def test_the_corpus_has_119_cases():
 
 
 def environ_name(name):
-    name = name.upper().replace("-", "_")
-    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + name
+    key = name.upper().replace("-", "_")
+    return key if name.upper() in ("CONTENT-TYPE", "CONTENT-LENGTH") else "HTTP_" + key
 
 
 def check_echo(echo, wanted, policy):

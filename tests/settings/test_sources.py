@@ -108,7 +108,6 @@ def test_a_missing_config_is_fatal_only_when_asked_for(here):
     (["--user", "no-such-user-here", "shop:app"], 1, "user"),
     (["--user", "54321", "shop:app"], 1, "user"),
     (["--initgroups", "shop:app"], 1, "initgroups"),
-    (["--proxy-protocol", "shop:app"], 1, "proxy_protocol"),
     (["--protocol", "uwsgi", "shop:app"], 1, "protocol"),
     (["-k", "gevent", "shop:app"], 1, "worker_class"),
     (["-k", "uvicorn.workers.UvicornWorker", "shop:app"], 1, "ASGI"),

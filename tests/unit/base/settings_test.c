@@ -384,7 +384,7 @@ static void settings_that_decide_who_may_connect_end_the_start(void **state)
     } cases[] = {
         {CTS_SETTING_certfile, "x"},        {CTS_SETTING_keyfile, "x"},
         {CTS_SETTING_ca_certs, "x"},        {CTS_SETTING_cert_reqs, "2"},
-        {CTS_SETTING_ciphers, "x"},         {CTS_SETTING_proxy_protocol, "v1"},
+        {CTS_SETTING_ciphers, "x"},
         {CTS_SETTING_protocol, "uwsgi"},    {CTS_SETTING_initgroups, "true"},
         {CTS_SETTING_user, "4711"},         {CTS_SETTING_group, "4711"},
         {CTS_SETTING_worker_class, "gevent"}, {CTS_SETTING_worker_class, "asgi"},

@@ -382,9 +382,194 @@ static void percent_signs_are_decoded_where_two_digits_follow(void **state)
     assert_memory_equal(to, "a\0b", 3);
 }
 
+/* The quick way and the careful one: a head in one piece, and byte by byte. */
+static void assert_same_both_ways(const struct cts_http_rules *rules, const char *text)
+{
+    struct cts_head_parser whole, bytes;
+    struct cts_request left = {0}, right = {0};
+    size_t count = strlen(text);
+    char *copy = strdup(text);
+    int first = -1, second = -1;
+
+    cts_head_parser_init(&whole, rules);
+    cts_head_parser_init(&bytes, rules);
+    /* Twice: without a table the quick way ends at the first field. */
+    for (int i = 0; i < 2; i++) {
+        cts_head_parser_reset(&whole);
+        cts_head_parser_reset(&bytes);
+        first = cts_http_parse_head(&whole, (struct cts_bytes){copy, count}, &left);
+        second = CTS_NEED_MORE;
+        for (size_t at = 1; at <= count && second == CTS_NEED_MORE; at++)
+            second = cts_http_parse_head(&bytes, (struct cts_bytes){copy, at}, &right);
+        assert_int_equal(first, second);
+        assert_string_equal(whole.code == NULL ? "" : whole.code,
+                            bytes.code == NULL ? "" : bytes.code);
+    }
+    if (first == 0) {
+        struct cts_header *left_table = left.headers, *right_table = right.headers;
+        assert_int_equal(left.headers_count, right.headers_count);
+        assert_memory_equal(left_table, right_table, left.headers_count * sizeof(*left_table));
+        left.headers = right.headers = NULL;
+        assert_memory_equal(&left, &right, sizeof(left));
+    }
+    cts_head_parser_done(&whole);
+    cts_head_parser_done(&bytes);
+    free(copy);
+}
+
+static void the_quick_way_finds_what_the_careful_one_finds(void **state)
+{
+    static const char usual[] =
+        "GET /a/b?c=d?e HTTP/1.1\r\nHost: www.example.org:80\r\nX-Y:  z \t\r\nEmpty:\r\n"
+        "Connection: close, x\r\nContent-Length: 12\r\nUser-Agent: a\xff\tb\r\n\r\n";
+    char mutant[sizeof(usual)];
+
+    assert_same_both_ways(&drive_strict, usual);
+    assert_same_both_ways(&drive_gunicorn, usual);
+    /* Every byte once replaced by each of these. */
+    for (size_t at = 0; at < sizeof(usual) - 1; at++) {
+        static const char others[] = "\r\n\t :/?#_@[A,9\x7f\x80\x01";
+        for (size_t i = 0; i < sizeof(others) - 1; i++) {
+            memcpy(mutant, usual, sizeof(usual));
+            mutant[at] = others[i];
+            assert_same_both_ways(&drive_strict, mutant);
+        }
+    }
+}
+
+static void the_quick_way_keeps_the_limits_to_the_byte(void **state)
+{
+    static const char text[] = "GET /123456 HTTP/1.1\r\nHost: a\r\nX-Long: 0123456789\r\n\r\n";
+
+    for (uint32_t limit = 2; limit < 40; limit++) {
+        struct cts_http_rules rules = {.line_bytes_max = limit};
+        assert_same_both_ways(&rules, text);
+        rules = (struct cts_http_rules){.field_bytes_max = limit};
+        assert_same_both_ways(&rules, text);
+        rules = (struct cts_http_rules){.fields_count_max = limit / 10 + 1};
+        assert_same_both_ways(&rules, text);
+        rules = (struct cts_http_rules){.head_bytes_max = limit * 2};
+        assert_same_both_ways(&rules, text);
+    }
+}
+
+static void a_folded_value_is_drawn_together_and_reads_the_same_again(void **state)
+{
+    const struct cts_http_rules rules = {.permit_obsolete_folding = true};
+    char text[] = "GET / HTTP/1.1\r\nHost: a\r\nX: one \r\n  two\r\n \t\r\n\tthree \r\n"
+                  "Y:\r\n z\r\n\r\n";
+    struct cts_head_parser parser;
+    struct cts_request request;
+
+    for (int i = 0; i < 2; i++) {
+        cts_head_parser_init(&parser, &rules);
+        assert_int_equal(cts_http_parse_head(&parser, cts_bytes_of(text), &request), 0);
+        assert_int_equal(request.headers_count, 3);
+        assert_bytes(request.headers[1].value, "one two three");
+        assert_bytes(request.headers[2].value, "z");
+        cts_head_parser_done(&parser);
+    }
+}
+
+static void an_underscore_passes_only_for_a_trusted_peer(void **state)
+{
+    static const char *const names[] = {"SCRIPT_NAME", "PATH_INFO"};
+    struct cts_http_rules rules = {.forwarder_headers = names, .forwarder_headers_count = 2};
+    static const char text[] = "GET / HTTP/1.1\r\nHost: a\r\nScript_Name: /x\r\nX_Y: 1\r\n\r\n";
+    struct cts_head_parser parser;
+    struct cts_request request;
+
+    assert_int_equal(parse(&parser, &rules, text, &request), 0);
+    assert_int_equal(request.headers_count, 1);
+    assert_false(request.has_script_name);
+    parser.is_trusted = true;
+    cts_head_parser_reset(&parser);
+    assert_int_equal(cts_http_parse_head(&parser, cts_bytes_of(text), &request), 0);
+    assert_int_equal(request.headers_count, 2);
+    assert_bytes(request.script_name, "/x");
+    rules.header_map = CTS_HEADER_MAP_REFUSE;
+    cts_head_parser_reset(&parser);
+    assert_int_equal(cts_http_parse_head(&parser, cts_bytes_of(text), &request), 400);
+    assert_string_equal(parser.code, "underscore");
+    rules.header_map = CTS_HEADER_MAP_DANGEROUS;
+    cts_head_parser_reset(&parser);
+    assert_int_equal(cts_http_parse_head(&parser, cts_bytes_of(text), &request), 0);
+    assert_int_equal(request.headers_count, 3);
+    cts_head_parser_done(&parser);
+}
+
+static void a_dropped_field_counts_against_the_limit(void **state)
+{
+    const struct cts_http_rules rules = {.fields_count_max = 2};
+    struct cts_head_parser parser;
+    struct cts_request request;
+
+    assert_int_equal(parse(&parser, &rules, "GET / HTTP/1.1\r\nHost: a\r\nA_B: 1\r\nC: d\r\n\r\n",
+                           &request), 431);
+    cts_head_parser_done(&parser);
+}
+
+static int read_proxy(const char *bytes, size_t count, struct cts_proxy *proxy, size_t *used)
+{
+    const char *code = NULL;
+    int r = CTS_NEED_MORE;
+
+    /* The verdict is the same when the bytes come one by one. */
+    for (size_t at = 0; at <= count && r == CTS_NEED_MORE; at++)
+        r = cts_http_proxy_read((struct cts_bytes){bytes, at}, CTS_PROXY_AUTO, proxy, used, &code);
+    if (r != 400)
+        return r;
+    assert_non_null(code);
+    return cts_http_proxy_read((struct cts_bytes){bytes, count}, CTS_PROXY_AUTO, proxy, used, &code);
+}
+
+static void a_proxy_says_who_the_client_is(void **state)
+{
+    static const char v1[] = "PROXY TCP6 2001:db8::1 ::1 65535 0\r\nGET";
+    static const char v2[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0d\1\2\3\4\5\6\7\x08\0\x50\1\xbb?GET";
+    struct cts_proxy proxy;
+    size_t used;
+
+    assert_int_equal(read_proxy(v1, sizeof(v1) - 1, &proxy, &used), 0);
+    assert_int_equal(used, sizeof(v1) - 4);
+    assert_string_equal(proxy.protocol, "TCP6");
+    assert_string_equal(proxy.client_address, "2001:db8::1");
+    assert_int_equal(proxy.client_port, 65535);
+    assert_int_equal(read_proxy(v2, sizeof(v2) - 1, &proxy, &used), 0);
+    assert_int_equal(used, sizeof(v2) - 4);
+    assert_string_equal(proxy.client_address, "1.2.3.4");
+    assert_string_equal(proxy.proxy_address, "5.6.7.8");
+    assert_int_equal(proxy.proxy_port, 443);
+    assert_int_equal(read_proxy("GET /", 5, &proxy, &used), 0);
+    assert_int_equal(used, 0);
+}
+
+static void what_a_proxy_must_not_say_is_refused(void **state)
+{
+    static const struct cts_bytes bad[] = {
+        {"PROXY UDP4 1.2.3.4 1.2.3.4 1 2\r\n", 32}, {"PROXY TCP4 1.2.3 1.2.3.4 1 2\r\n", 30},
+        {"PROXY TCP4 1.2.3.4 1.2.3.4 1 \r\n", 31},  {"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n", 31},
+        {"PROXY \x01", 7},                            {"\r\n\r\n\0\r\nQUIT\n\x11", 13},
+        {"\r\n\r\n\0\r\nQUIT\n\x22", 13},           {"\r\n\r\n\0\r\nQUIT\n\x21\x31", 14},
+        {"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff", 16}, {"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\0", 16},
+    };
+    struct cts_proxy proxy;
+    size_t used;
+
+    for (size_t i = 0; i < CTS_COUNT(bad); i++)
+        assert_int_equal(read_proxy(bad[i].at, bad[i].count, &proxy, &used), 400);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_quick_way_finds_what_the_careful_one_finds),
+        cmocka_unit_test(the_quick_way_keeps_the_limits_to_the_byte),
+        cmocka_unit_test(a_folded_value_is_drawn_together_and_reads_the_same_again),
+        cmocka_unit_test(an_underscore_passes_only_for_a_trusted_peer),
+        cmocka_unit_test(a_dropped_field_counts_against_the_limit),
+        cmocka_unit_test(a_proxy_says_who_the_client_is),
+        cmocka_unit_test(what_a_proxy_must_not_say_is_refused),
         cmocka_unit_test(the_parts_of_a_request_are_found),
         cmocka_unit_test(absent_fields_are_empty),
         cmocka_unit_test(two_traceparent_fields_are_none),
