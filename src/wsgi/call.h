@@ -28,6 +28,7 @@
 enum wsgi_key {
     WSGI_KEY_INPUT,
     WSGI_KEY_SOCKET,
+    WSGI_KEY_EARLY_HINTS,
     WSGI_KEY_METHOD,
     WSGI_KEY_RAW_URI,
     WSGI_KEY_PATH_INFO,
@@ -106,6 +107,11 @@ struct wsgi_write {
     struct wsgi_call *call;
 };
 
+struct wsgi_early_hints {
+    PyObject_HEAD vectorcallfunc vectorcall;
+    struct wsgi_call *call;
+};
+
 struct wsgi_input {
     PyObject_HEAD struct wsgi_call *call;
     size_t position;         /* in a whole body */
@@ -120,6 +126,7 @@ struct wsgi_socket {
 };
 
 struct wsgi_state {
+    PyTypeObject *early_hints_type;
     PyTypeObject *start_response_type, *write_type, *input_type, *socket_type, *errors_type;
     PyTypeObject *file_wrapper_type, *request_type, *response_type;
     PyObject *no_more_data;    /* OSError: the client left within the body */
@@ -152,6 +159,7 @@ struct wsgi_state {
     /* One of each is kept for the next request; taken out while in use. */
     struct wsgi_start_response *spare_start_response;
     struct wsgi_write *spare_write;
+    struct wsgi_early_hints *spare_early_hints;
     struct wsgi_input *spare_input;
     struct wsgi_socket *spare_socket;
     struct cts_buffer spare_head;
@@ -166,6 +174,7 @@ struct wsgi_call {
     PyObject *environ;
     struct wsgi_start_response *start_response;
     struct wsgi_write *write;
+    struct wsgi_early_hints *early_hints;
     struct wsgi_input *input;
     struct wsgi_socket *socket;
     unsigned busy_count; /* threads inside read_body or send */
@@ -225,10 +234,13 @@ PyTypeObject *errors_type_new(void);
 PyTypeObject *file_wrapper_type_new(void);
 PyTypeObject *start_response_type_new(void);
 PyTypeObject *write_type_new(void);
+PyTypeObject *early_hints_type_new(void);
 PyTypeObject *request_type_new(void);
 PyTypeObject *response_type_new(void);
 
-/* Point the four objects of a call at it (made, or taken from the spares). */
+CTS_RAISES struct wsgi_early_hints *early_hints_new(struct wsgi_state *state);
+
+/* Point the five objects of a call at it (made, or taken from the spares). */
 CTS_RAISES int objects_take(struct wsgi_call *call);
 /* Detach them; those that nobody kept become the spares. */
 void objects_give(struct wsgi_call *call);

@@ -16,11 +16,12 @@
 /* A table of 32 slots is full at 21 keys; one of 64 holds 42. Keys placed and taken out again leave
  * the larger one behind. Not more of them than needed: PyDict_Copy copies a table as it is only
  * while two thirds of its entries are in use. */
-#define WIDE_KEYS 23
+#define WIDE_KEYS 24
 
 static const char *const key_names[WSGI_KEYS_COUNT] = {
     [WSGI_KEY_INPUT] = "wsgi.input",
     [WSGI_KEY_SOCKET] = "gunicorn.socket",
+    [WSGI_KEY_EARLY_HINTS] = "wsgi.early_hints",
     [WSGI_KEY_METHOD] = "REQUEST_METHOD",
     [WSGI_KEY_RAW_URI] = "RAW_URI",
     [WSGI_KEY_PATH_INFO] = "PATH_INFO",
@@ -203,6 +204,7 @@ static int fill_template(struct wsgi_call *call, PyObject *template)
     PyObject *values[WSGI_KEYS_COUNT] = {
         [WSGI_KEY_INPUT] = (PyObject *)call->input,
         [WSGI_KEY_SOCKET] = (PyObject *)call->socket,
+        [WSGI_KEY_EARLY_HINTS] = (PyObject *)call->early_hints,
         [WSGI_KEY_METHOD] = state->methods[0],
         [WSGI_KEY_RAW_URI] = Py_None,
         [WSGI_KEY_PATH_INFO] = Py_None,
@@ -545,6 +547,7 @@ static int fill(struct wsgi_call *call, PyObject *wsgi_environ, bool has_fields)
     const struct cts_request *request = call->exchange->request;
     if (put(state, wsgi_environ, WSGI_KEY_INPUT, (PyObject *)call->input) < 0 ||
         put(state, wsgi_environ, WSGI_KEY_SOCKET, (PyObject *)call->socket) < 0 ||
+        put(state, wsgi_environ, WSGI_KEY_EARLY_HINTS, (PyObject *)call->early_hints) < 0 ||
         put_new(state, wsgi_environ, WSGI_KEY_METHOD, method_text(state, request->method)) < 0 ||
         put_new(state, wsgi_environ, WSGI_KEY_PROTOCOL, protocol_text(state, request)) < 0 ||
         put_path(call, wsgi_environ) < 0)

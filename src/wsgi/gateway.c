@@ -25,6 +25,7 @@ static void state_free(struct wsgi_state *state)
     Py_CLEAR(state->status_text);
     Py_CLEAR(state->spare_start_response);
     Py_CLEAR(state->spare_write);
+    Py_CLEAR(state->spare_early_hints);
     Py_CLEAR(state->spare_input);
     Py_CLEAR(state->spare_socket);
     cts_buffer_free(&state->spare_head);
@@ -34,6 +35,7 @@ static void state_free(struct wsgi_state *state)
     Py_CLEAR(state->parse_exception);
     Py_CLEAR(state->start_response_type);
     Py_CLEAR(state->write_type);
+    Py_CLEAR(state->early_hints_type);
     Py_CLEAR(state->input_type);
     Py_CLEAR(state->socket_type);
     Py_CLEAR(state->errors_type);
@@ -47,6 +49,7 @@ static int make_types(struct wsgi_state *state)
 {
     state->start_response_type = start_response_type_new();
     state->write_type = write_type_new();
+    state->early_hints_type = early_hints_type_new();
     state->input_type = input_type_new();
     state->socket_type = socket_type_new();
     state->errors_type = errors_type_new();
@@ -59,6 +62,7 @@ static int make_types(struct wsgi_state *state)
     state->parse_exception = PyErr_NewExceptionWithDoc(
         "ctserve.wsgi.ParseException", "The framing of the request body is invalid.", NULL, NULL);
     if (state->start_response_type == NULL || state->write_type == NULL ||
+        state->early_hints_type == NULL ||
         state->input_type == NULL || state->socket_type == NULL || state->errors_type == NULL ||
         state->file_wrapper_type == NULL || state->request_type == NULL ||
         state->response_type == NULL || state->no_more_data == NULL ||
@@ -217,6 +221,8 @@ static void release(struct wsgi_call *call)
         call->start_response->call = NULL;
     if (call->write != NULL)
         call->write->call = NULL;
+    if (call->early_hints != NULL)
+        call->early_hints->call = NULL;
     if (call->input != NULL)
         call->input->call = NULL;
     wait_until_unused(call);

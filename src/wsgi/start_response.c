@@ -553,6 +553,10 @@ int objects_take(struct wsgi_call *call)
     struct wsgi_state *state = call->state;
     call->start_response = take_start_response(state);
     call->write = take_write(state);
+    call->early_hints = state->spare_early_hints;
+    state->spare_early_hints = NULL;
+    if (CTS_UNLIKELY(call->early_hints == NULL))
+        call->early_hints = early_hints_new(state);
     call->input = take_input(state);
     call->socket = take_socket(state);
     call->head = state->spare_head;
@@ -561,6 +565,8 @@ int objects_take(struct wsgi_call *call)
         call->start_response->call = call;
     if (call->write != NULL)
         call->write->call = call;
+    if (call->early_hints != NULL)
+        call->early_hints->call = call;
     if (call->input != NULL) {
         call->input->call = call;
         call->input->position = 0;
@@ -568,10 +574,11 @@ int objects_take(struct wsgi_call *call)
     }
     if (call->socket != NULL)
         call->socket->fd = call->exchange->peer->fd;
-    return call->start_response && call->write && call->input && call->socket ? 0 : -1;
+    return call->start_response && call->write && call->early_hints && call->input && call->socket
+               ? 0 : -1;
 }
 
-/* The template of the environ holds one reference more to the input and the socket, and so does
+/* The template of the environ holds one reference more to the input, the socket and the hints, and so does
  * every memo made of it. */
 static bool is_ours_alone(struct wsgi_state *state, PyObject *object, enum wsgi_key key)
 {
@@ -603,6 +610,20 @@ static void give_input(struct wsgi_call *call)
         state->spare_input = input;
     else
         Py_DECREF(input);
+}
+
+static void give_early_hints(struct wsgi_call *call)
+{
+    struct wsgi_state *state = call->state;
+    struct wsgi_early_hints *hints = call->early_hints;
+    if (hints == NULL)
+        return;
+    hints->call = NULL;
+    if (is_ours_alone(state, (PyObject *)hints, WSGI_KEY_EARLY_HINTS) &&
+        state->spare_early_hints == NULL)
+        state->spare_early_hints = hints;
+    else
+        Py_DECREF(hints);
 }
 
 static void give_socket(struct wsgi_call *call)
@@ -639,6 +660,7 @@ void objects_give(struct wsgi_call *call)
         else
             Py_DECREF(call->write);
     }
+    give_early_hints(call);
     give_input(call);
     give_socket(call);
     if (state->spare_head.at == NULL && call->head.capacity <= WSGI_SPARE_HEAD_BYTES_MAX) {

@@ -30,11 +30,12 @@ ENVIRON_VALUES_THAT_DIFFER = {
 }
 ENVIRON_TYPES_THAT_DIFFER = {
     "wsgi.input": "a type of ours, same methods",
+    "wsgi.early_hints": "a callable of ours",
     "wsgi.errors": "a type of ours, same methods",
     "gunicorn.socket": "light stand-in with fileno(); a real socket when more is asked of it",
 }
 ENVIRON_KEYS_ONLY_OURS = {"traceparent": "the server span, for the application"}
-ENVIRON_KEYS_ONLY_GUNICORN = {"wsgi.early_hints": "comes with the HTTP issue"}
+ENVIRON_KEYS_ONLY_GUNICORN = {}
 
 
 class Server:
