@@ -212,7 +212,6 @@
 # -- Logging -----------------------------------------------------------------------------------
 
 # File for one line per answered request; - is standard output.
-# (Does nothing yet; a warning names it when it is set.)
 # accesslog = None
 
 # Keep access lines out of syslog.
@@ -220,7 +219,6 @@
 # disable_redirect_access_to_syslog = False
 
 # Shape of an access line, made of gunicorn's %(name)s atoms.
-# (Does nothing yet; a warning names it when it is set.)
 # access_log_format = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
 # File for the log of the server; - is standard error. SIGUSR1 opens it again.

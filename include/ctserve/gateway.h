@@ -100,6 +100,7 @@ struct cts_exchange {
     bool worker_is_multiprocess;
     struct cts_buffer *out;           /* append head and small bodies here: the connection writes it
                                          after `handle` returns, gathered with pipelined replies */
+    struct cts_buffer *access;        /* append one line for the access log here; NULL: none */
     /* filled by the gateway */
     int status;                       /* of the reply, 0 while none */
     uint64_t body_sent_bytes;

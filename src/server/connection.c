@@ -41,6 +41,9 @@ int hand_init(struct hand *hand, struct service *service)
 
 void hand_done(struct hand *hand)
 {
+    if (hand->service != NULL)
+        access_flush(&hand->service->access, &hand->access);
+    cts_buffer_free(&hand->access);
     job_free(hand->spare_job);
     free(hand->scratch);
     hand->spare_job = NULL;
@@ -434,6 +437,9 @@ static void call_app(struct connection *connection, struct hand *hand, struct jo
     job->out_mark = cts_buffer_count(&job->out);
     job->was_streamed = false;
     job->hand = hand;
+    job->exchange.access = service->access.fd >= 0 ? &hand->access : NULL;
+    if (cts_buffer_count(&hand->access) >= ACCESS_BUFFER_BYTES_MAX)
+        access_flush(&service->access, &hand->access);
     uint64_t now_ns = job->trace.app_ns != 0 ? job->trace.app_ns : cts_clock_mono_ns();
     atomic_store_explicit(&hand->current_since_ns, now_ns, memory_order_relaxed);
     atomic_store_explicit(&hand->current, connection, memory_order_release);

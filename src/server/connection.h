@@ -76,6 +76,7 @@ struct hand {
     struct service *service;
     char *scratch;             /* HAND_SCRATCH_BYTES: every first read goes here */
     struct job *spare_job;
+    struct cts_buffer access;  /* lines of the access log that are not written yet */
     bool holds_lock;           /* sync: always. gthread: only inside the application */
     bool is_main;
     void *lock_token;

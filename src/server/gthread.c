@@ -175,6 +175,10 @@ static void *thread_main(void *argument)
     for (;;) {
         if (!cts_list_is_empty(&pool->ready)) {
             serve_one(pool, hand);
+        } else if (cts_buffer_count(&hand->access) > 0) {
+            pthread_mutex_unlock(&pool->mutex);
+            access_flush(&pool->service->access, &hand->access);
+            pthread_mutex_lock(&pool->mutex);
         } else if (pool->is_stopping) {
             break;
         } else if (!pool->has_leader) {

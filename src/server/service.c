@@ -102,6 +102,7 @@ void service_init(struct service *service, const struct worker_plan *plan)
     read_rules(service, plan->settings);
     read_switches(&service->rules, plan->settings);
     read_proxies(service, plan->settings);
+    access_open(&service->access, plan->settings);
     read_kind(service, plan->settings);
     service->is_multiprocess = cts_settings_int(plan->settings, CTS_SETTING_workers) > 1;
     service->requests_max = plan->facts.max_requests > 0 ? (uint64_t)plan->facts.max_requests : 0;

@@ -6,6 +6,7 @@
 #ifndef SERVER_SERVICE_H
 #define SERVER_SERVICE_H
 
+#include "access.h"
 #include "trust.h"
 #include "worker.h"
 
@@ -26,6 +27,7 @@ struct service {
     struct trust forwarded;            /* forwarded_allow_ips */
     struct trust proxies;              /* proxy_allow_ips */
     enum cts_proxy_mode proxy_mode;
+    struct access access;
     bool is_gthread;
     bool is_multiprocess;
     bool keeps_connections;

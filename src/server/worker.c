@@ -269,6 +269,8 @@ static void act_on(unsigned notices)
 {
     struct cts_error error = {0};
 
+    if (notices & NOTICE_REOPEN && access_reopen(&self.service.access) < 0)
+        cts_warning("The access log could not be opened again (pid: %d)", (int)getpid());
     if (notices & NOTICE_REOPEN && cts_log_reopen() < 0)
         cts_warning("The error log could not be opened again (pid: %d)", (int)getpid());
     if (self.service.gateway->run_pending(&error) < 0)
@@ -388,6 +390,7 @@ static void sync_turn(void)
     struct loop *loop = &self.loop;
     bool was_quiet = true;
 
+    access_flush(&self.service.access, &self.main_hand.access);
     loop_turn(loop, true);
     beat_now_and_then();
     take_notices();

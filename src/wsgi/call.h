@@ -87,6 +87,22 @@ struct wsgi_secure_field {
     size_t name_count, value_count;
 };
 
+/* A part of access_log_format: an atom by its letter, '%' for literal text, '-' for an unknown
+ * atom, or one of these with a name. */
+enum { WSGI_PIECE_ENVIRON = 'e' - 'a' + 1, WSGI_PIECE_REQUEST_FIELD = 'i' - 'a' + 1,
+       WSGI_PIECE_RESPONSE_FIELD = 'o' - 'a' + 1 };
+#define WSGI_PIECES_MAX 128u
+struct wsgi_piece {
+    char kind;
+    struct cts_bytes text;   /* points into the setting */
+};
+struct wsgi_access {
+    struct wsgi_piece pieces[WSGI_PIECES_MAX];
+    size_t pieces_count;
+    int64_t second;          /* that `time` tells */
+    char time[40];
+};
+
 /* Strings of the peer and the listener last seen: they rarely change. */
 struct wsgi_peer_texts {
     char remote_address[48];
@@ -146,6 +162,7 @@ struct wsgi_state {
     uint64_t secure_lengths; /* bit per length of such a name */
     PyObject *methods[8];
     struct wsgi_peer_texts peer;
+    struct wsgi_access access;
     uint64_t serial;
     struct wsgi_name names[WSGI_NAME_SLOTS];
     struct wsgi_memo memos[WSGI_MEMO_SLOTS];
@@ -268,6 +285,11 @@ CTS_RAISES int iterate_result(struct wsgi_call *call, PyObject *result);
 /* -- hooks.c ---------------------------------------------------------------------------------- */
 CTS_RAISES int hooks_pre_request(struct wsgi_call *call);
 void hooks_post_request(struct wsgi_call *call);
+
+/* -- access.c --------------------------------------------------------------------------------- */
+CTS_RAISES int access_start(struct wsgi_access *access, const struct cts_settings *settings);
+/* Append the line of this request to exchange->access. */
+void access_line(struct wsgi_call *call, uint64_t begin_ns);
 
 /* -- a set exception, put aside ------------------------------------------------------------- */
 struct wsgi_aside {

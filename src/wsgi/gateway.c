@@ -75,6 +75,8 @@ static int fill_state(struct wsgi_state *state)
 {
     if (make_types(state) < 0 || environ_start(state) < 0)
         return -1;
+    if (cts_py_settings() != NULL && access_start(&state->access, cts_py_settings()) < 0)
+        return -1;
     state->pre_request = Py_XNewRef(cts_py_hook(CTS_SETTING_pre_request));
     state->post_request = Py_XNewRef(cts_py_hook(CTS_SETTING_post_request));
     if (state->post_request != NULL)
@@ -236,6 +238,7 @@ static void release(struct wsgi_call *call)
 static void handle(struct cts_exchange *exchange)
 {
     struct wsgi_call call;
+    uint64_t begin_ns = CTS_UNLIKELY(exchange->access != NULL) ? cts_clock_mono_ns() : 0;
     memset(&call, 0, sizeof(call));
     call.state = process_state;
     call.exchange = exchange;
@@ -249,6 +252,8 @@ static void handle(struct cts_exchange *exchange)
         cts_trace_phase(exchange->trace, CTS_PHASE_APP);
     if (CTS_UNLIKELY(serve(&call) < 0))
         answer_failure(&call);
+    if (CTS_UNLIKELY(exchange->access != NULL))
+        access_line(&call, begin_ns);
     if (CTS_UNLIKELY(call.hook_request != NULL))
         hooks_post_request(&call);
     release(&call);
