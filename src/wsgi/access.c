@@ -102,10 +102,13 @@ static void put_escaped(struct cts_buffer *line, struct cts_bytes text)
     line->end = (size_t)(to - line->at);
 }
 
-static void put_raw(struct cts_buffer *line, struct cts_bytes text)
+static inline void put_raw(struct cts_buffer *line, struct cts_bytes text)
 {
-    if (cts_buffer_put(line, text.at, text.count) < 0)
+    if (cts_buffer_reserve(line, text.count) < 0)
         return;   /* without memory the line is shorter */
+    if (text.count > 0)
+        memcpy(line->at + line->end, text.at, text.count);
+    line->end += text.count;
 }
 
 static void put_number(struct cts_buffer *line, uint64_t number)
@@ -131,6 +134,13 @@ static void put_or_dash(struct cts_buffer *line, const struct cts_bytes *text)
 static bool environ_text(PyObject *value, PyObject **ret_held, struct cts_bytes *ret_text)
 {
     Py_ssize_t count;
+    if (CTS_LIKELY(value != NULL && PyUnicode_CheckExact(value) &&
+                   PyUnicode_IS_COMPACT_ASCII(value))) {
+        *ret_held = Py_NewRef(value);
+        *ret_text = (struct cts_bytes){(const char *)PyUnicode_1BYTE_DATA(value),
+                                       (size_t)PyUnicode_GET_LENGTH(value)};
+        return true;
+    }
     *ret_held = value == NULL ? NULL : PyObject_Str(value);
     const char *text = *ret_held == NULL ? NULL : PyUnicode_AsUTF8AndSize(*ret_held, &count);
     if (text == NULL) {
@@ -180,7 +190,8 @@ static void put_request_field(struct cts_buffer *line, const struct cts_request 
 {
     const struct cts_bytes *found = NULL;
     for (uint32_t i = 0; i < request->headers_count; i++)
-        if (cts_bytes_equal_nocase(request->headers[i].name, name))
+        if (request->headers[i].name.count == name.count &&
+            cts_bytes_equal_nocase(request->headers[i].name, name))
             found = &request->headers[i].value;
     put_or_dash(line, found);
 }

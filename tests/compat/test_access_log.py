@@ -44,7 +44,7 @@ def lines_of(path, count, patience_s=30):
 
 def logged(tmp_path, requests, *flags, format=FORMAT):
     """The lines of these requests; the one that asks whether the server is ready comes first."""
-    log = tmp_path / "access"
+    log = tmp_path / f"access-{len(list(tmp_path.iterdir()))}"
     with Server("--access-logfile", str(log), "--access-logformat", format, *flags, app=READY) as server:
         before = len(lines_of(log, 1))
         for raw in requests:

@@ -439,10 +439,10 @@ static void unknown_accounts_are_refused_when_read(void **state)
 static void settings_without_effect_are_named_in_one_line(void **state)
 {
     assert_int_equal(set_bool(CTS_SETTING_reload, true), 0);
-    assert_int_equal(set_text(CTS_SETTING_accesslog, CTS_SOURCE_FILE, "-"), 0);
+    assert_int_equal(set_text(CTS_SETTING_logconfig, CTS_SOURCE_FILE, "x"), 0);
     assert_int_equal(set_text(CTS_SETTING_statsd_host, CTS_SOURCE_COMMAND_LINE, "h:1"), 0);
     const char *text = check(0);
-    assert_non_null(strstr(text, "do nothing in ctserve yet: reload, accesslog, statsd_host\n"));
+    assert_non_null(strstr(text, "do nothing in ctserve yet: reload, logconfig, statsd_host\n"));
     assert_ptr_equal(strchr(text, '\n'), strrchr(text, '\n'));
 }
 
