@@ -30,10 +30,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUT = ROOT / "build-test"
 
 PYTEST_SUITES = ["layers", "settings", "wire", "lifecycle", "trace", "agent", "compat", "refs", "smoke",
-                 "faults", "differential"]
+                 "faults", "differential", "speed"]
 SUITES = ["layers", "unit"] + PYTEST_SUITES[1:]
 # What a second interpreter mode or a sanitizer cannot change is run once.
-ONCE_ONLY = {"layers", "unit", "agent", "faults", "differential"}
+ONCE_ONLY = {"layers", "unit", "agent", "faults", "differential", "speed"}
 #: Processes per suite; what is not named has one. The longest start first.
 WIDTHS = {"lifecycle": 3, "wire": 3, "agent": 2, "settings": 2, "compat": 2, "trace": 2, "refs": 2,
           "differential": 2}
@@ -41,7 +41,8 @@ ORDER = ["lifecycle", "agent", "wire", "faults", "differential", "unit", "settin
 #: Kills under load and measured times: these run when nothing else does.
 ALONE = {"trace"}
 SLOTS = 8
-FUZZ_TARGETS = ["parser", "chunked", "connection", "head-lean", "chunked-lean"]
+FUZZ_TARGETS = ["parser", "chunked", "connection", "head-lean", "chunked-lean", "ring",
+                "proxy", "switches"]
 SUITE_LIMIT_S = 900
 NIGHTLY_LIMIT_S = 4 * 3600
 
