@@ -348,6 +348,8 @@ static void watch_control(struct loop *loop)
 static void on_sync_beat(struct loop *loop)
 {
     cts_beat();
+    /* A signal that comes between two sleeps interrupts none: look once a beat. */
+    self.was_interrupted = true;
     watch_control(loop);
     if (!master_is_here())
         master_gone();
@@ -446,8 +448,8 @@ static void wait_for_something(void)
     };
     uint64_t count;
     int count_ready = poll(asks, 2, WORKER_WAIT_MS);
-    if (count_ready < 0 && errno == EINTR)
-        self.was_interrupted = true;
+    if ((count_ready < 0 && errno == EINTR) || count_ready == 0)
+        self.was_interrupted = true; /* 0: it may have come just before the sleep */
     if (count_ready <= 0)
         return;
     if (asks[0].revents != 0 && read(self.wake_fd, &count, sizeof(count)) < 0)

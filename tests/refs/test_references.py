@@ -25,7 +25,7 @@ WHICH = os.environ.get("CTSERVE_REFS", "embed,host,chosen").split(",")
 REQUESTS_COUNT = 300
 WARM_UP_COUNT = 60
 NOISE_MAX = 30
-ATTEMPTS_COUNT = 3
+ATTEMPTS_COUNT = 8
 
 APP = '''
 import gc, io, sys
