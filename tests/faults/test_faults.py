@@ -78,7 +78,7 @@ def test_the_nth_call_on_the_way_of_a_request_fails_in_the_worker(service, funct
     assert fired >= (1 if function in ALWAYS else 0)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("function", IN_WORKER)
 def test_every_call_on_the_way_of_a_request_fails_in_the_worker(service, function):
     sweep(service, function, range(13, 400))
@@ -146,7 +146,7 @@ def test_the_nth_call_fails_in_the_master(two_workers, function):
     sweep_master(two_workers, function, range(1, 3))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("function", IN_MASTER)
 def test_every_call_fails_in_the_master(two_workers, function):
     sweep_master(two_workers, function, range(3, 60))
