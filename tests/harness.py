@@ -66,6 +66,7 @@ class Running:
 
     def __init__(self, arguments, cwd, environment=None, bind=True, command=None):
         self.lines = []
+        self.arguments = [str(one) for one in arguments]
         self._grown = threading.Condition()
         command = list(command or [CTSERVE]) + list(arguments)
         if bind and not any(one in ("-b", "--bind") or one.startswith("--bind=") for one in arguments):
@@ -106,10 +107,21 @@ class Running:
                 self._grown.wait(min(left, 0.2))
 
     def ready(self):
-        """Wait until a request is answered; self.port is the port then."""
+        """Wait until a request is answered and all workers that were asked for are there;
+        self.port is the port then."""
         self.port = int(self.line(r"Listening at: .*?:(\d+)")[1])
         until(lambda: self._answers(), lambda: "an answer; the log was:\n" + self.text)
+        wanted = self._workers_wanted()
+        until(lambda: len(self.workers()) >= wanted,
+              lambda: f"{wanted} workers, not {self.workers()}; the log was:\n{self.text}")
         return self
+
+    def _workers_wanted(self):
+        """N of `-w N` or `--workers N` as typed, else 1."""
+        for flag, value in zip(self.arguments, self.arguments[1:]):
+            if flag in ("-w", "--workers"):
+                return int(value)
+        return 1
 
     def _answers(self):
         if self.process.poll() is not None:
