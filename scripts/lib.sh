@@ -86,17 +86,17 @@ packages_for_python() {
 # build_in FOLDER "PYTHONS, comma separated" [meson options...]: configure once, compile.
 build_in() {
     folder=$1
-    pythons=$2
+    pythons_of_build=$2
     shift 2
     log=$root/$folder.log
     if [ ! -f "$root/$folder/build.ninja" ]; then
-        meson setup "$root/$folder" "$root" -Dpythons="$pythons" "$@" >"$log" 2>&1 ||
+        meson setup "$root/$folder" "$root" -Dpythons="$pythons_of_build" "$@" >"$log" 2>&1 ||
             { tail -n 30 "$log" >&2; die "meson setup failed; the whole log is in $folder.log"; }
-    elif [ "$(cat "$root/$folder/.pythons" 2>/dev/null)" != "$pythons" ]; then
-        meson configure "$root/$folder" -Dpythons="$pythons" >"$log" 2>&1 ||
+    elif [ "$(cat "$root/$folder/.pythons" 2>/dev/null)" != "$pythons_of_build" ]; then
+        meson configure "$root/$folder" -Dpythons="$pythons_of_build" >"$log" 2>&1 ||
             { tail -n 30 "$log" >&2; die "meson configure failed; see $folder.log"; }
     fi
-    printf '%s' "$pythons" >"$root/$folder/.pythons"
+    printf '%s' "$pythons_of_build" >"$root/$folder/.pythons"
     ninja -C "$root/$folder" >"$log" 2>&1 ||
         { tail -n 60 "$log" >&2; die "The build failed; the whole log is in $folder.log"; }
 }
