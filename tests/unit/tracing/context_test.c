@@ -1,6 +1,8 @@
 /* `traceparent` as W3C Trace Context level 2 wants it. */
 #include "help.h"
 
+#include <stdio.h>
+
 #define TRACE "0af7651916cd43dd8448eb211c80319c"
 #define SPAN "b7ad6b7169203331"
 
@@ -21,6 +23,25 @@ static void a_right_field_is_read_and_written_back(void **state)
     assert_int_equal(context.flags, 3);
     cts_traceparent_write(context.trace_id, context.span_id, context.flags, written);
     assert_memory_equal(written, field, CTS_TRACEPARENT_BYTES);
+}
+
+static void every_byte_at_every_place_is_written_as_printf_writes_it(void **state)
+{
+    for (unsigned value = 0; value < 256; value++) {
+        for (size_t place = 0; place < 24; place++) {
+            uint8_t ids[24];
+            char wanted[CTS_TRACEPARENT_BYTES + 1], written[CTS_TRACEPARENT_BYTES];
+            size_t at = (size_t)snprintf(wanted, sizeof(wanted), "00-");
+            memset(ids, 0x5a, sizeof(ids));
+            ids[place] = (uint8_t)value;
+            for (size_t i = 0; i < sizeof(ids); i++)
+                at += (size_t)snprintf(wanted + at, sizeof(wanted) - at, "%02x%s", ids[i],
+                                       i == 15 || i == 23 ? "-" : "");
+            snprintf(wanted + at, sizeof(wanted) - at, "%02x", 1);
+            cts_traceparent_write(ids, ids + 16, 1, written);
+            assert_memory_equal(written, wanted, CTS_TRACEPARENT_BYTES);
+        }
+    }
 }
 
 static void a_higher_version_may_be_longer_and_version_00_may_not(void **state)
@@ -75,6 +96,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_right_field_is_read_and_written_back),
+        cmocka_unit_test(every_byte_at_every_place_is_written_as_printf_writes_it),
         cmocka_unit_test(a_higher_version_may_be_longer_and_version_00_may_not),
         cmocka_unit_test(anything_else_is_not_valid),
         cmocka_unit_test(flags_nobody_knows_are_cleared),
