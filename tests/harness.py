@@ -117,11 +117,11 @@ class Running:
         return self
 
     def _workers_wanted(self):
-        """N of `-w N` or `--workers N` as typed, else 1."""
+        """N of `-w N` or `--workers N` as typed; 0 when nothing was said."""
         for flag, value in zip(self.arguments, self.arguments[1:]):
             if flag in ("-w", "--workers"):
                 return int(value)
-        return 1
+        return 0
 
     def _answers(self):
         if self.process.poll() is not None:
