@@ -114,6 +114,8 @@ def test_a_worker_that_is_killed_is_replaced_at_once():
         with Running(["--no-tracing", "-w", "1", "app:app"], folder) as server:
             server.ready()
             for round_number in range(1, 6):
+                # The second answer shows that the first one was counted before the worker dies.
+                assert server.get("/") == b"one"
                 assert server.get("/") == b"one"
                 os.kill(server.workers()[0], signal.SIGKILL)
                 server.line("Booting worker", count=1 + round_number)
