@@ -113,7 +113,6 @@
 # preload_app = False
 
 # False keeps wsgi.file_wrapper from using sendfile; SENDFILE in the environment says it too.
-# (Does nothing yet; a warning names it when it is set.)
 # sendfile = None
 
 # One listening socket per worker by SO_REUSEPORT, instead of one that all share.

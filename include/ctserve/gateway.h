@@ -83,8 +83,14 @@ struct cts_exchange_ops {
      * when the framing is bad (the connection then answers 400 unless a head was sent). */
     ssize_t (*read_body)(struct cts_exchange *exchange, char *to, size_t count);
     /* Everything in exchange->out, then `bytes`, now (a streamed reply: first chunk while the next
-     * is made). May sleep, lock given away. 0, or -EPIPE when the client is gone. */
+     * is made). What a slow client does not take is put by, in memory and then on the disk; only
+     * when all bounds are reached this sleeps, lock given away. 0, or -EPIPE when the client is
+     * gone. */
     int (*send)(struct cts_exchange *exchange, struct cts_bytes bytes);
+    /* Behind everything in exchange->out: `count` bytes of the regular file `file_fd` from `at`
+     * on. They leave after `handle` has returned, from a duplicate of the descriptor. 0, or a
+     * negative errno: then nothing was queued, and the caller sends the bytes by itself. */
+    int (*send_file)(struct cts_exchange *exchange, int file_fd, uint64_t at, uint64_t count);
 };
 
 struct cts_exchange {
@@ -94,6 +100,7 @@ struct cts_exchange {
     const struct cts_exchange_ops *ops;
     struct cts_trace_request *trace;
     struct cts_bytes body;            /* the whole decoded body, when body_is_whole */
+    void *body_object;                /* of body_new, holding exactly `body`; or NULL */
     bool body_is_whole;
     bool may_keep_alive;              /* the connection would like to go on after this */
     bool worker_is_multithread;
@@ -168,6 +175,11 @@ struct cts_gateway {
     /* Serve one request. Never fails: what goes wrong is in the exchange. */
     void (*handle)(struct cts_exchange *exchange);
     void (*stop)(void);                                   /* before worker_exit */
+    /* An object of the application's world for a body of `count` bytes, which the connection
+     * writes to *ret_at before any request sees it; NULL: no memory. Both with or without the
+     * lock, in any thread. body_new may be NULL: there are no such objects. */
+    void *(*body_new)(size_t count, char **ret_at);
+    void (*body_free)(void *object);
 
     /* The lock. give returns a token for take; each thread for itself. */
     void *(*lock_give)(void);

@@ -125,6 +125,8 @@ void cts_trace_begin(struct cts_trace_request *request, const struct cts_trace_s
 /* The request moved on; kept in the row so that a dead worker's span can say where it stood.
  * BODY, APP and SEND read the clock the first time. */
 void cts_trace_phase(struct cts_trace_request *request, enum cts_phase phase);
+/* Are so many requests open that the table may run short? */
+bool cts_trace_is_crowded(void);
 /* A streamed reply got bytes out: from now on request_timeout counts from the last of these. */
 void cts_trace_progress(struct cts_trace_request *request);
 

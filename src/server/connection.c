@@ -1,6 +1,6 @@
 /* connection.c - see connection.h. */
 #include "connection.h"
-#include "job.h"
+#include "serving.h"
 
 #include "ctserve/log.h"
 
@@ -15,13 +15,8 @@
 #define CONNECTION_REPLIES_GATHERED_BYTES_MAX 65536
 #define CONNECTION_REQUESTS_PER_TURN_MAX 64
 #define CONNECTION_PARTIAL_READ_BYTES 8192
-#define CONNECTION_OUT_KEPT_BYTES_MAX 65536
 
-static const char abort_reply[] =
-    "HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Type: text/html\r\n"
-    "Content-Length: 141\r\n\r\n"
-    "<html>\n  <head>\n    <title>Internal Server Error</title>\n  </head>\n  <body>\n"
-    "    <h1><p>Internal Server Error</p></h1>\n    \n  </body>\n</html>\n";
+static const struct cts_bytes nothing = {"", 0};
 
 /* For when there is no memory to make one. */
 static const char no_memory_reply[] =
@@ -29,69 +24,6 @@ static const char no_memory_reply[] =
     "Content-Length: 137\r\n\r\n"
     "<html>\n  <head>\n    <title>Service Unavailable</title>\n  </head>\n  <body>\n"
     "    <h1><p>Service Unavailable</p></h1>\n    \n  </body>\n</html>\n";
-
-/* -- hands ---------------------------------------------------------------------------------- */
-int hand_init(struct hand *hand, struct service *service)
-{
-    memset(hand, 0, sizeof(*hand));
-    hand->service = service;
-    hand->scratch = malloc(HAND_SCRATCH_BYTES);
-    return hand->scratch == NULL ? -ENOMEM : 0;
-}
-
-void hand_done(struct hand *hand)
-{
-    if (hand->service != NULL)
-        access_flush(&hand->service->access, &hand->access);
-    cts_buffer_free(&hand->access);
-    job_free(hand->spare_job);
-    free(hand->scratch);
-    hand->spare_job = NULL;
-    hand->scratch = NULL;
-}
-
-static struct job *job_lend(struct connection *connection, struct hand *hand)
-{
-    if (connection->job == NULL) {
-        connection->job = hand->spare_job;
-        hand->spare_job = NULL;
-    }
-    if (connection->job == NULL)
-        connection->job = job_new(hand->service);
-    if (connection->job != NULL) {
-        connection->job->connection = connection;
-        connection->job->parser.is_trusted = connection->peer.is_trusted;
-    }
-    return connection->job;
-}
-
-static void forget_buffered_body(struct job *job)
-{
-    if (job->bodies_bytes > 0)
-        atomic_fetch_sub(&job->connection->service->bodies_bytes, job->bodies_bytes);
-    job->bodies_bytes = 0;
-}
-
-/* The connection needs no job any more: the hand keeps it, small again. */
-static void job_take_back(struct connection *connection, struct hand *hand)
-{
-    struct job *job = connection->job;
-    connection->job = NULL;
-    forget_buffered_body(job);
-    if (hand == NULL || hand->spare_job != NULL) {
-        job_free(job);
-        return;
-    }
-    cts_head_parser_reset(&job->parser);
-    body_rest(&job->body);
-    cts_buffer_drop(&job->in, cts_buffer_count(&job->in));
-    cts_buffer_drop(&job->out, cts_buffer_count(&job->out));
-    if (job->in.capacity > CONNECTION_OUT_KEPT_BYTES_MAX)
-        cts_buffer_free(&job->in);
-    if (job->out.capacity > CONNECTION_OUT_KEPT_BYTES_MAX)
-        cts_buffer_free(&job->out);
-    hand->spare_job = job;
-}
 
 /* -- birth and death ------------------------------------------------------------------------ */
 static void fill_peer(struct cts_peer *peer, const struct listener *listener, int fd,
@@ -139,7 +71,7 @@ struct connection *connection_new(struct service *service, const struct listener
 void connection_free(struct connection *connection)
 {
     if (connection->job != NULL)
-        job_take_back(connection, NULL);
+        hand_take_back(NULL, connection);
     cts_fd_close(&connection->fd);
     free((void *)(uintptr_t)connection->peer.proxy);
     free(connection);
@@ -150,82 +82,11 @@ int connection_events(const struct connection *connection)
     return connection->state == CONNECTION_WRITE ? EV_WRITE : EV_READ;
 }
 
-/* -- spans ---------------------------------------------------------------------------------- */
-/* A row of the request table is taken when the application is about to run, or when the request
- * ends before that: clients that are slow with their bodies must not use up the table, nor look
- * like requests that hang. */
-static void begin_trace(struct connection *connection, struct job *job)
-{
-    const struct cts_request *request = &job->request;
-    struct cts_trace_start start = {
-        .scheme = {"http", 4},
-        .peer_address = cts_bytes_of(connection->peer.remote_address),
-        .peer_port = connection->peer.remote_port,
-        .server_port = connection->peer.server_port,
-        .accept_ns = connection->accept_ns,
-        .start_ns = job->start_ns,
-        .version_minor = 1,
-    };
-    if (connection->peer.proxy != NULL && connection->peer.proxy->client_address[0] != '\0') {
-        start.peer_address = cts_bytes_of(connection->peer.proxy->client_address);
-        start.peer_port = connection->peer.proxy->client_port;
-    }
-    if (job->has_head) {
-        start.method = request->method;
-        start.path = request->path;
-        start.query = request->query;
-        start.host = request->host;
-        start.user_agent = request->user_agent;
-        start.traceparent = request->traceparent;
-        start.version_minor = (uint8_t)request->version_minor;
-    }
-    connection->accept_ns = 0;
-    cts_trace_begin(&job->trace, &start);
-    if (job->head_ns != 0)
-        job->trace.head_ns = job->trace.body_ns = job->head_ns;
-    job->has_open_trace = true;
-}
-
-/* The request is over. `failure` is what happened to the connection, or NULL; what happened in
- * the application is told first. */
-static void end_trace(struct job *job, const char *failure)
-{
-    const struct cts_exchange *exchange = &job->exchange;
-    if (!job->has_open_trace)
-        return;
-    job->has_open_trace = false;
-    const char *error_type = exchange->error_type[0] != '\0' ? exchange->error_type : failure;
-    struct cts_trace_end end = {
-        .status = exchange->status,
-        .request_body_bytes = job->body.total_bytes,
-        .response_body_bytes = exchange->body_sent_bytes,
-        .error_type = error_type != NULL ? cts_bytes_of(error_type) : (struct cts_bytes){"", 0},
-        .error_message = cts_bytes_of(exchange->error_message),
-        .route = cts_bytes_of(exchange->route),
-    };
-    cts_trace_end(&job->trace, &end);
-}
-
-/* -- the end of a turn ---------------------------------------------------------------------- */
+/* -- from state to state -------------------------------------------------------------------- */
 static void set_clock(struct connection *connection, enum connection_clock clock, bool restart)
 {
     connection->clock = (uint8_t)clock;
     connection->clock_restarts = connection->clock_restarts || restart;
-}
-
-/* The bytes behind the request must outlive the turn. */
-static int keep_rest(struct job *job)
-{
-    struct cts_bytes rest = job->rest;
-    const char *from = job->in.at;
-    job->rest.count = 0;
-    if (rest.count > 0 && from != NULL && rest.at >= from && rest.at < from + job->in.capacity) {
-        job->in.start = (size_t)(rest.at - from);
-        job->in.end = job->in.start + rest.count;
-        return 0;
-    }
-    job->in.start = job->in.end = 0;
-    return rest.count == 0 ? 0 : cts_buffer_put(&job->in, rest.at, rest.count);
 }
 
 static void enter_closed(struct connection *connection)
@@ -253,8 +114,17 @@ static void no_memory(struct connection *connection, bool owes_answer)
     if (owes_answer)
         (void)connection->transport->write(
             connection->fd, (struct cts_bytes){no_memory_reply, sizeof(no_memory_reply) - 1},
-            (struct cts_bytes){"", 0});
+            nothing, false);
     enter_linger(connection);
+}
+
+/* Another request came whole or in part behind this one. */
+static void enter_next_head(struct connection *connection, struct job *job)
+{
+    connection->state = CONNECTION_HEAD;
+    connection->wants_turn = true;
+    job->start_ns = cts_clock_mono_ns();
+    set_clock(connection, CLOCK_HEAD, true);
 }
 
 static void enter(struct connection *connection, struct job *job, enum connection_state state)
@@ -262,7 +132,7 @@ static void enter(struct connection *connection, struct job *job, enum connectio
     bool bytes_wait = job->rest.count > 0;
 
     if (state != CONNECTION_CLOSED && state != CONNECTION_LINGER && state != CONNECTION_BODY &&
-        keep_rest(job) < 0) {
+        job_keep_rest(job) < 0) {
         no_memory(connection, state != CONNECTION_DRAIN);
         return;
     }
@@ -270,15 +140,10 @@ static void enter(struct connection *connection, struct job *job, enum connectio
     connection->wants_turn = false;
     switch (state) {
     case CONNECTION_IDLE:
-        if (bytes_wait) {
-            /* Another request came whole or in part behind this one. */
-            connection->state = CONNECTION_HEAD;
-            connection->wants_turn = true;
-            job->start_ns = cts_clock_mono_ns();
-            set_clock(connection, CLOCK_HEAD, true);
-        } else {
+        if (bytes_wait)
+            enter_next_head(connection, job);
+        else
             set_clock(connection, CLOCK_KEPT, true);
-        }
         break;
     case CONNECTION_HEAD:
         set_clock(connection, CLOCK_HEAD, false);
@@ -288,6 +153,7 @@ static void enter(struct connection *connection, struct job *job, enum connectio
         break;
     case CONNECTION_DRAIN:
         set_clock(connection, CLOCK_BODY, true);
+        body_wait_begins(&job->body, cts_clock_mono_ns());
         connection->discard_left = SERVICE_DISCARD_BYTES_MAX;
         connection->wants_turn = bytes_wait;
         break;
@@ -300,298 +166,64 @@ static void enter(struct connection *connection, struct job *job, enum connectio
     }
 }
 
-/* Hand `out` to the kernel. 0, -EAGAIN, or -EPIPE. */
-static int flush_out(struct connection *connection, struct job *job)
+/* The kernel is full: wait until the client has read some. `sent` says that it has. */
+static void enter_write(struct connection *connection, struct job *job,
+                        enum connection_state after, bool sent)
 {
-    struct cts_bytes view = cts_buffer_view(&job->out);
-    int open = JOB_ANSWER_OPEN;
-
-    if (view.count == 0)
-        return 0;
-    if (!atomic_compare_exchange_strong(&job->answer, &open, JOB_ANSWER_OURS) &&
-        open == JOB_ANSWER_ABORTED)
-        return -EPIPE;
-    ssize_t n = connection->transport->write(connection->fd, view, (struct cts_bytes){"", 0});
-    if (n < 0)
-        return n == -EAGAIN ? -EAGAIN : -EPIPE;
-    cts_buffer_drop(&job->out, (size_t)n);
-    return (size_t)n == view.count ? 0 : -EAGAIN;
+    if (after != CONNECTION_BODY && job_keep_rest(job) < 0)
+        after = CONNECTION_LINGER;
+    job->after = (uint8_t)after;
+    connection->state = CONNECTION_WRITE;
+    connection->wants_turn = false;
+    set_clock(connection, CLOCK_WRITE, sent);
+    /* Many clients that read slowly must not use up the table of running requests: what is still
+     * to be told of this one is only whether it read to the end. */
+    if (cts_trace_is_crowded())
+        serving_end(job, NULL);
 }
 
 /* Write what there is, then go to `state`; stop in WRITE when the kernel is full. */
 static void finish(struct connection *connection, struct job *job, enum connection_state state)
 {
-    size_t before = cts_buffer_count(&job->out);
-    int r = flush_out(connection, job);
+    uint64_t waiting = outbox_count(&job->out);
+    int r = job_flush(job);
 
-    if (r == -EAGAIN) {
-        bool moved = connection->state != CONNECTION_WRITE || cts_buffer_count(&job->out) < before;
-        if (state != CONNECTION_BODY && keep_rest(job) < 0)
-            state = CONNECTION_LINGER;
-        job->after = (uint8_t)state;
-        connection->state = CONNECTION_WRITE;
-        connection->wants_turn = false;
-        set_clock(connection, CLOCK_WRITE, moved);
+    if (CTS_UNLIKELY(r == -EAGAIN)) {
+        bool is_first = connection->state != CONNECTION_WRITE;
+        enter_write(connection, job, state, is_first || outbox_count(&job->out) < waiting);
         return;
     }
-    if (r < 0) {
-        end_trace(job, "ctserve.client_disconnect");
+    if (CTS_UNLIKELY(r < 0)) {
+        serving_end(job, "ctserve.client_disconnect");
         enter_closed(connection);
         return;
     }
-    end_trace(job, NULL);
+    serving_end(job, NULL);
+    if (CTS_UNLIKELY(job->owes_no_memory)) {
+        job->owes_no_memory = false;
+        no_memory(connection, true);
+        return;
+    }
     enter(connection, job, state);
 }
 
-/* -- refusals ------------------------------------------------------------------------------- */
-/* A refusal that could not be made: what was answered before it leaves, then the ready-made one. */
-static void refuse_without_memory(struct connection *connection, struct job *job, size_t mark)
-{
-    job->out.end -= cts_buffer_count(&job->out) - mark;
-    job->exchange.status = 503;
-    bool owes_answer = flush_out(connection, job) == 0;
-    end_trace(job, "ctserve.no_memory");
-    no_memory(connection, owes_answer);
-}
-
-/* One answer, then not another byte of this client is parsed. */
 static void refuse(struct connection *connection, struct job *job, int status, const char *code)
 {
-    struct cts_exchange *exchange = &job->exchange;
-    size_t mark = cts_buffer_count(&job->out);
-
-    if (!job->has_open_trace) {
-        memset(exchange, 0, sizeof(*exchange));
-        if (!job->has_head)
-            job->body.total_bytes = 0;
-        begin_trace(connection, job);
-    }
-    exchange->status = status;
-    exchange->body_sent_bytes = 0;
-    if (exchange->error_type[0] == '\0')
-        snprintf(exchange->error_type, sizeof(exchange->error_type), "http.parse.%s",
-                 code != NULL ? code : "unknown");
-    cts_warning("Invalid request from ip=%s: %s (%d)", connection->peer.remote_address,
-                code != NULL ? code : "unknown", status);
-    atomic_store(&job->answer, JOB_ANSWER_OPEN);
-    job->rest.count = 0;
-    if (cts_http_refusal(&job->out, status, code) < 0) {
-        refuse_without_memory(connection, job, mark);
-        return;
-    }
-    finish(connection, job, CONNECTION_LINGER);
+    finish(connection, job, serving_refuse(job, status, code));
 }
 
-/* -- the application ------------------------------------------------------------------------ */
-static bool may_keep(struct connection *connection, struct job *job)
-{
-    const struct service *service = connection->service;
-    if (!service->keeps_connections || !job->request.keep_alive ||
-        !atomic_load_explicit(&service->is_alive, memory_order_relaxed))
-        return false;
-    /* As gunicorn's gthread: leave room for clients that are not here yet. */
-    int open = atomic_load_explicit(&service->connections_count, memory_order_relaxed);
-    return open <= service->connections_max - service->threads_count;
-}
-
-static void count_request(struct service *service)
-{
-    uint64_t count =
-        1 + atomic_fetch_add_explicit(&service->requests_count, 1, memory_order_relaxed);
-    if (service->requests_max == 0 || count < service->requests_max)
-        return;
-    if (atomic_load(&service->is_alive))
-        cts_info("Autorestarting worker after current request.");
-    service_leave(service, CTS_GONE_MAX_REQUESTS);
-}
-
-static void prepare_exchange(struct connection *connection, struct job *job)
-{
-    struct cts_exchange *exchange = &job->exchange;
-    struct service *service = connection->service;
-
-    exchange->request = &job->request;
-    exchange->peer = &connection->peer;
-    exchange->ops = &job_exchange_ops;
-    exchange->trace = &job->trace;
-    exchange->body_is_whole = job->body.has_ended;
-    exchange->body = job->body.has_ended ? job->body.ready : (struct cts_bytes){"", 0};
-    exchange->worker_is_multithread = service->is_gthread;
-    exchange->worker_is_multiprocess = service->is_multiprocess;
-    exchange->out = &job->out;
-    exchange->status = 0;
-    exchange->body_sent_bytes = 0;
-    exchange->head_sent = exchange->must_close = exchange->abort = exchange->wants_exit = false;
-    exchange->exit_code = 0;
-    exchange->error_type[0] = exchange->error_message[0] = exchange->route[0] = '\0';
-    count_request(service);
-    exchange->may_keep_alive = may_keep(connection, job);
-}
-
-static void call_app(struct connection *connection, struct hand *hand, struct job *job)
-{
-    struct service *service = connection->service;
-
-    cts_trace_phase(&job->trace, CTS_PHASE_APP);
-    atomic_store_explicit(&job->answer, JOB_ANSWER_OPEN, memory_order_relaxed);
-    job->out_mark = cts_buffer_count(&job->out);
-    job->was_streamed = false;
-    job->hand = hand;
-    job->exchange.access = service->access.fd >= 0 ? &hand->access : NULL;
-    if (cts_buffer_count(&hand->access) >= ACCESS_BUFFER_BYTES_MAX)
-        access_flush(&service->access, &hand->access);
-    uint64_t now_ns = job->trace.app_ns != 0 ? job->trace.app_ns : cts_clock_mono_ns();
-    atomic_store_explicit(&hand->current_since_ns, now_ns, memory_order_relaxed);
-    atomic_store_explicit(&hand->current, connection, memory_order_release);
-    if (!hand->holds_lock) {
-        atomic_store_explicit(&hand->lock_wanted_since_ns, now_ns, memory_order_relaxed);
-        service->gateway->lock_take(hand->lock_token);
-        atomic_store_explicit(&hand->lock_wanted_since_ns, 0, memory_order_relaxed);
-        hand->app_enters(hand);
-    }
-    service->gateway->handle(&job->exchange);
-    if (!hand->holds_lock) {
-        hand->lock_token = service->gateway->lock_give();
-        hand->app_leaves(hand);
-    }
-    atomic_store_explicit(&hand->current, NULL, memory_order_release);
-    cts_trace_phase(&job->trace, CTS_PHASE_SEND);
-}
-
-/* Put another reply in the place of the one that was made, if none of it has left. */
-static void replace_reply(struct connection *connection, struct job *job, int status,
-                          const char *code)
-{
-    job->out.end -= cts_buffer_count(&job->out) - job->out_mark;
-    if (status == 0) {
-        job->exchange.status = 0;
-        finish(connection, job, CONNECTION_CLOSED);
-        return;
-    }
-    refuse(connection, job, status, code);
-}
-
-/* The body did not come as promised. True when that ended the connection. */
-static bool body_failed(struct connection *connection, struct job *job)
-{
-    struct cts_exchange *exchange = &job->exchange;
-    bool app_answered = exchange->head_sent && exchange->error_type[0] == '\0';
-
-    if (job->body.error == 0)
-        return false;
-    if (job->was_streamed || (app_answered && exchange->status >= 400)) {
-        exchange->must_close = true;
-        return false;
-    }
-    exchange->error_type[0] = '\0';
-    switch (job->body.error) {
-    case -ETIMEDOUT:
-        replace_reply(connection, job, 408, "body_timeout");
-        break;
-    default:
-        if (job->body.status != 0) {
-            replace_reply(connection, job, job->body.status, job->body.code);
-            break;
-        }
-        snprintf(exchange->error_type, sizeof(exchange->error_type), "ctserve.client_disconnect");
-        replace_reply(connection, job, 0, NULL);
-        break;
-    }
-    return true;
-}
-
+/* -- bytes that came ------------------------------------------------------------------------ */
 enum verdict { VERDICT_GOES_ON, VERDICT_TURN_ENDED };
 
-static enum verdict settle_unread_body(struct connection *connection, struct job *job)
+static enum verdict run(struct connection *connection, struct hand *hand, struct job *job)
 {
-    struct body *body = &job->body;
-
-    if (body->owes_continue || (body->kind == BODY_LENGTH &&
-                                body->left > SERVICE_DISCARD_BYTES_MAX)) {
-        finish(connection, job, CONNECTION_LINGER);
-        return VERDICT_TURN_ENDED;
-    }
-    if (cts_buffer_count(&body->raw) > 0) {
-        struct cts_bytes raw = cts_buffer_view(&body->raw);
-        if (body_discard(body, &raw) > 0) {
-            finish(connection, job, CONNECTION_LINGER);
-            return VERDICT_TURN_ENDED;
-        }
-        job->rest = raw;
-    }
-    if (body->has_ended)
+    enum connection_state state = serving_run(job, hand);
+    if (CTS_LIKELY(state == CONNECTION_IDLE && outbox_is_plain(&job->out)))
         return VERDICT_GOES_ON;
-    finish(connection, job, CONNECTION_DRAIN);
+    finish(connection, job, state);
     return VERDICT_TURN_ENDED;
 }
 
-/* Bytes behind a chunked body that the application read by itself lie in `raw`: make it `in`. */
-static void adopt_raw(struct job *job)
-{
-    if (!job->body.has_ended || cts_buffer_count(&job->body.raw) == 0)
-        return;
-    struct cts_buffer old = job->in;
-    job->in = job->body.raw;
-    job->body.raw = old;
-    job->body.raw.start = job->body.raw.end = 0;
-    job->rest = cts_buffer_view(&job->in);
-}
-
-/* Let the application answer, and decide how the connection goes on. */
-static enum verdict run(struct connection *connection, struct hand *hand, struct job *job)
-{
-    struct cts_exchange *exchange = &job->exchange;
-
-    begin_trace(connection, job);
-    prepare_exchange(connection, job);
-    call_app(connection, hand, job);
-    forget_buffered_body(job);
-    if (exchange->wants_exit)
-        service_exit(connection->service, exchange->exit_code);
-    if (atomic_load_explicit(&job->answer, memory_order_relaxed) == JOB_ANSWER_ABORTED) {
-        exchange->status = 500;
-        if (exchange->error_type[0] == '\0')
-            snprintf(exchange->error_type, sizeof(exchange->error_type), "ctserve.timeout");
-        cts_buffer_drop(&job->out, cts_buffer_count(&job->out));
-        /* When the worker leaves because of it, the row stays open: the agent makes the span of
-         * it, with the stack and the reason, which this process does not know. */
-        if (exchange->wants_exit)
-            job->has_open_trace = false;
-        end_trace(job, NULL);
-        enter_linger(connection);
-        return VERDICT_TURN_ENDED;
-    }
-    if (body_failed(connection, job))
-        return VERDICT_TURN_ENDED;
-    if (exchange->abort) {
-        if (job->was_streamed || exchange->head_sent)
-            (void)flush_out(connection, job);
-        end_trace(job, "ctserve.aborted");
-        enter_closed(connection);
-        return VERDICT_TURN_ENDED;
-    }
-    if (!exchange->head_sent && cts_buffer_count(&job->out) == job->out_mark) {
-        exchange->status = 500;
-        exchange->must_close = true;
-        if (cts_http_refusal(&job->out, 500, "") < 0) {
-            refuse_without_memory(connection, job, job->out_mark);
-            return VERDICT_TURN_ENDED;
-        }
-    }
-    if (!exchange->may_keep_alive || exchange->must_close || exchange->wants_exit) {
-        /* A client that said it goes on may have sent more already. */
-        bool lingers = job->request.keep_alive || job->rest.count > 0 || !job->body.has_ended;
-        job->rest.count = 0;
-        finish(connection, job, lingers ? CONNECTION_LINGER : CONNECTION_CLOSED);
-        return VERDICT_TURN_ENDED;
-    }
-    if (!job->body.has_ended)
-        return settle_unread_body(connection, job);
-    adopt_raw(job);
-    return VERDICT_GOES_ON;
-}
-
-/* -- heads ---------------------------------------------------------------------------------- */
 /* The body is not whole yet: keep the head where it stays, and wait. */
 static enum verdict wait_for_body(struct connection *connection, struct job *job,
                                   struct cts_bytes head)
@@ -614,18 +246,6 @@ static enum verdict wait_for_body(struct connection *connection, struct job *job
     return VERDICT_TURN_ENDED;
 }
 
-static bool body_is_enough(struct connection *connection, struct job *job)
-{
-    struct service *service = connection->service;
-    size_t count = cts_buffer_count(&job->body.store);
-    if (job->body.has_ended || count >= SERVICE_BODY_BUFFERED_MAX)
-        return true;
-    uint64_t all = atomic_fetch_add(&service->bodies_bytes, count - job->bodies_bytes) + count -
-                   job->bodies_bytes;
-    job->bodies_bytes = count;
-    return all > SERVICE_BODIES_BUFFERED_MAX;
-}
-
 /* A head is whole, `tail` is what came behind it. */
 static enum verdict serve_head(struct connection *connection, struct hand *hand, struct job *job,
                                struct cts_bytes head, struct cts_bytes tail)
@@ -634,15 +254,17 @@ static enum verdict serve_head(struct connection *connection, struct hand *hand,
 
     job->has_head = true;
     job->head_ns = 0;
-    body_begin(body, &job->request, &connection->service->rules);
+    body_begin(body, &job->request);
     job->rest = tail;
     if (body->has_ended)
         return run(connection, hand, job);
     if (body->kind == BODY_LENGTH && tail.count >= body->left) {
-        (void)body_decode(body, &job->rest, &body->ready);
+        (void)!body_decode(body, &job->rest, &body->ready);
         body->owes_continue = false;
         return run(connection, hand, job);
     }
+    if (!body->owes_continue)
+        body_expect(body);
     int r = body_store(body, &job->rest);
     if (r > 0) {
         refuse(connection, job, r, body->code);
@@ -650,9 +272,10 @@ static enum verdict serve_head(struct connection *connection, struct hand *hand,
     }
     if (body->has_ended)
         body->owes_continue = false;
-    if (body->owes_continue || body_is_enough(connection, job))
+    if (body->has_ended || body->owes_continue)
         return run(connection, hand, job);
     job->head_ns = cts_clock_mono_ns();
+    body_wait_begins(body, job->head_ns);
     return wait_for_body(connection, job, head);
 }
 
@@ -706,13 +329,13 @@ static void serve_bytes(struct connection *connection, struct hand *hand, struct
     for (int served = 0;; served++) {
         struct cts_bytes bytes = job->rest;
         if (bytes.count == 0 || served == CONNECTION_REQUESTS_PER_TURN_MAX ||
-            cts_buffer_count(&job->out) >= CONNECTION_REPLIES_GATHERED_BYTES_MAX) {
+            cts_buffer_count(&job->out.bytes) >= CONNECTION_REPLIES_GATHERED_BYTES_MAX) {
             finish(connection, job, CONNECTION_IDLE);
             return;
         }
         if (served > 0) {
             /* The reply before this one is gathered, not written; its span must not wait. */
-            end_trace(job, NULL);
+            serving_end(job, NULL);
             job->start_ns = cts_clock_mono_ns();
             cts_head_parser_reset(&job->parser);
         }
@@ -749,7 +372,7 @@ static void idle_turn(struct connection *connection, struct hand *hand)
         enter_closed(connection);
         return;
     }
-    struct job *job = job_lend(connection, hand);
+    struct job *job = hand_lend(hand, connection);
     if (job == NULL) {
         no_memory(connection, true);
         return;
@@ -786,42 +409,64 @@ static void head_turn(struct connection *connection, struct hand *hand)
     serve_bytes(connection, hand, job);
 }
 
+/* One read: straight to where the body is kept, if it has such a place. A count, 0 at the end, or
+ * -errno; *ret_verdict is as body_store's. */
+static ssize_t read_body(struct connection *connection, struct hand *hand, struct job *job,
+                         int *ret_verdict)
+{
+    struct body_room room = body_room(&job->body);
+    if (room.count > 0) {
+        ssize_t n = connection->transport->read(connection->fd, room.at, room.count);
+        if (n > 0)
+            *ret_verdict = body_filled(&job->body, (size_t)n);
+        return n;
+    }
+    ssize_t n = connection->transport->read(connection->fd, hand->scratch, HAND_SCRATCH_BYTES);
+    if (n > 0) {
+        job->rest = (struct cts_bytes){hand->scratch, (size_t)n};
+        *ret_verdict = body_store(&job->body, &job->rest);
+    }
+    return n;
+}
+
 static void body_turn(struct connection *connection, struct hand *hand)
 {
     struct job *job = connection->job;
-    ssize_t n = connection->transport->read(connection->fd, hand->scratch, HAND_SCRATCH_BYTES);
+    struct body *body = &job->body;
+    int verdict = CTS_NEED_MORE;
 
+    job->rest.count = 0;
+    ssize_t n = read_body(connection, hand, job, &verdict);
     if (n == -EAGAIN)
         return;
-    if (n == 0) {
-        body_cut_short(&job->body);
-        refuse(connection, job, job->body.status, job->body.code);
-        return;
-    }
     if (n < 0) {
-        memset(&job->exchange, 0, sizeof(job->exchange));
-        begin_trace(connection, job);
-        end_trace(job, "ctserve.client_disconnect");
+        serving_give_up(job, "ctserve.client_disconnect");
         enter_closed(connection);
         return;
     }
-    job->rest = (struct cts_bytes){hand->scratch, (size_t)n};
-    int r = body_store(&job->body, &job->rest);
-    if (r > 0) {
-        refuse(connection, job, r, job->body.code);
+    uint64_t now_ns = cts_clock_mono_ns();
+    if (n == 0)
+        body_cut_short(body);
+    if (n == 0 || verdict > 0) {
+        refuse(connection, job, body->status, body->code);
         return;
     }
-    if (!body_is_enough(connection, job)) {
+    if (verdict == CTS_NEED_MORE && body_is_too_slow(body, now_ns)) {
+        refuse(connection, job, 408, "body_too_slow");
+        return;
+    }
+    if (verdict == CTS_NEED_MORE && !body_is_full(body)) {
         set_clock(connection, CLOCK_BODY, true);
         return;
     }
+    body_wait_ends(body, now_ns);
     if (run(connection, hand, job) == VERDICT_TURN_ENDED)
         return;
     if (job->rest.count == 0) {
         finish(connection, job, CONNECTION_IDLE);
         return;
     }
-    end_trace(job, NULL);
+    serving_end(job, NULL);
     job->start_ns = cts_clock_mono_ns();
     cts_head_parser_reset(&job->parser);
     serve_bytes(connection, hand, job);
@@ -854,7 +499,8 @@ static void drain_turn(struct connection *connection, struct hand *hand)
     size_t before = bytes.count;
     int r = body_discard(&job->body, &bytes);
     size_t used = before - bytes.count;
-    if (r > 0 || (r != 0 && used > connection->discard_left)) {
+    if (r > 0 || (r != 0 && (used > connection->discard_left ||
+                             body_is_too_slow(&job->body, cts_clock_mono_ns())))) {
         enter_linger(connection);
         return;
     }
@@ -895,7 +541,7 @@ static void expired_turn(struct connection *connection, struct hand *hand)
         refuse(connection, job, 408, "body_timeout");
         break;
     case CONNECTION_WRITE:
-        end_trace(job, "ctserve.write_timeout");
+        serving_end(job, "ctserve.write_timeout");
         enter_closed(connection);
         break;
     default:
@@ -922,19 +568,5 @@ void connection_turn(struct connection *connection, struct hand *hand)
         return;
     if (connection->state == CONNECTION_IDLE || connection->state == CONNECTION_LINGER ||
         connection->state == CONNECTION_CLOSED)
-        job_take_back(connection, hand);
-}
-
-void connection_abort_notice(struct hand *hand)
-{
-    struct connection *connection = atomic_load_explicit(&hand->current, memory_order_acquire);
-    int open = JOB_ANSWER_OPEN;
-
-    if (connection == NULL || !connection->transport->is_plain || connection->job->out_mark != 0)
-        return;
-    if (!atomic_compare_exchange_strong(&connection->job->answer, &open, JOB_ANSWER_ABORTED))
-        return;
-    if (send(connection->fd, abort_reply, sizeof(abort_reply) - 1,
-             MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-        return;
+        hand_take_back(hand, connection);
 }

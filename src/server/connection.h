@@ -1,9 +1,10 @@
 /* connection.h - one client: bytes in, requests to the gateway, replies out.
  *
  * A connection does not know who turns the loop. Whoever found that something can be done calls
- * connection_turn() once; it reads at most once, serves what is whole, writes at most once, and
- * leaves in the struct what it waits for. The loop (loop.c) looks at that and arms a watcher and a
- * clock. It never sleeps, but for `ops->read_body` and `ops->send` inside the application.
+ * connection_turn() once; it reads at most once, serves what is whole (serving.c), writes what it
+ * can, and leaves in the struct what it waits for. The loop (loop.c) looks at that and arms a
+ * watcher and a clock. It never sleeps, but for `ops->read_body` and `ops->send` inside the
+ * application.
  *
  *     IDLE -> HEAD -> [BODY] -> (application) -> [WRITE] -> IDLE | DRAIN -> IDLE | LINGER -> CLOSED
  *
@@ -35,7 +36,7 @@ enum connection_clock {
     CLOCK_FRESH,   /* accepted, no byte yet: 10 s, closed silently */
     CLOCK_KEPT,    /* idle between requests: `keepalive` */
     CLOCK_HEAD,    /* 10 s for the whole head, from its first byte: 408 */
-    CLOCK_BODY,    /* 30 s between reads: 408 */
+    CLOCK_BODY,    /* 30 s between reads, and not too slow on average: 408 */
     CLOCK_WRITE,   /* 30 s without progress: closed */
     CLOCK_LINGER,  /* 2 s: closed */
     CLOCKS_COUNT,
@@ -70,26 +71,7 @@ struct connection {
     struct cts_peer peer;
 };
 
-/* One thread that serves, with what it needs for it and lends to connections. */
-#define HAND_SCRATCH_BYTES 65536
-struct hand {
-    struct service *service;
-    char *scratch;             /* HAND_SCRATCH_BYTES: every first read goes here */
-    struct job *spare_job;
-    struct cts_buffer access;  /* lines of the access log that are not written yet */
-    bool holds_lock;           /* sync: always. gthread: only inside the application */
-    bool is_main;
-    void *lock_token;
-    struct connection *_Atomic current;        /* whose application runs here, for SIGABRT */
-    _Atomic uint64_t current_since_ns;
-    _Atomic uint64_t lock_wanted_since_ns;     /* waiting for the lock since; 0: not waiting */
-    void (*app_enters)(struct hand *hand);     /* gthread's book of busy threads, or NULL */
-    void (*app_leaves)(struct hand *hand);
-    void *pool;
-};
-
-int hand_init(struct hand *hand, struct service *service) CTS_MUST_USE;
-void hand_done(struct hand *hand);
+struct hand;
 
 /* Take over `fd`, accepted from `listener`. NULL when there is no memory (fd is then closed). */
 struct connection *connection_new(struct service *service, const struct listener *listener, int fd,
@@ -101,9 +83,5 @@ void connection_turn(struct connection *connection, struct hand *hand);
 
 /* Which libev events the state waits for. */
 int connection_events(const struct connection *connection);
-
-/* SIGABRT: tell the client of the request that runs in `hand` that it failed, if not a byte of an
- * answer was sent. Async-signal-safe. */
-void connection_abort_notice(struct hand *hand);
 
 #endif

@@ -1,7 +1,8 @@
 /* job.c - a job's memory, and what the application may do while it runs: read the body, send a
- * piece of the reply. These two are the only places of a connection that sleep, and they give the
- * lock away for it. */
+ * piece of the reply. These two are the only places of a connection that may sleep, and they give
+ * the lock away for it. */
 #include "job.h"
+#include "hand.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -9,6 +10,7 @@
 
 #define JOB_WAIT_MS 30000
 #define JOB_RAW_READ_BYTES 16384
+#define JOB_IN_KEPT_BYTES_MAX 65536
 
 struct job *job_new(struct service *service)
 {
@@ -16,6 +18,8 @@ struct job *job_new(struct service *service)
     if (job == NULL)
         return NULL;
     cts_head_parser_init(&job->parser, &service->rules);
+    body_init(&job->body, &service->keeper);
+    outbox_init(&job->out);
     return job;
 }
 
@@ -26,8 +30,32 @@ void job_free(struct job *job)
     cts_head_parser_done(&job->parser);
     body_free(&job->body);
     cts_buffer_free(&job->in);
-    cts_buffer_free(&job->out);
+    outbox_free(&job->out);
     free(job);
+}
+
+void job_rest(struct job *job)
+{
+    cts_head_parser_reset(&job->parser);
+    body_rest(&job->body);
+    outbox_empty(&job->out);
+    job->in.start = job->in.end = 0;
+    if (job->in.capacity > JOB_IN_KEPT_BYTES_MAX)
+        cts_buffer_free(&job->in);
+}
+
+int job_keep_rest(struct job *job)
+{
+    struct cts_bytes rest = job->rest;
+    const char *from = job->in.at;
+    job->rest.count = 0;
+    if (rest.count > 0 && from != NULL && rest.at >= from && rest.at < from + job->in.capacity) {
+        job->in.start = (size_t)(rest.at - from);
+        job->in.end = job->in.start + rest.count;
+        return 0;
+    }
+    job->in.start = job->in.end = 0;
+    return rest.count == 0 ? 0 : cts_buffer_put(&job->in, rest.at, rest.count);
 }
 
 static struct job *job_of(struct cts_exchange *exchange)
@@ -74,50 +102,70 @@ static int wait_for(struct job *job, short events)
 }
 
 /* -- writing -------------------------------------------------------------------------------- */
-/* All of `out`, then all of `bytes`. 0 or -EPIPE. */
-static int write_all(struct job *job, struct cts_bytes bytes)
+/* Only the first byte of an answer is contended: SIGABRT may say 500 in its place. */
+static bool claim_answer(struct job *job)
+{
+    int open = JOB_ANSWER_OPEN;
+    return atomic_compare_exchange_strong(&job->answer, &open, JOB_ANSWER_OURS) ||
+           open != JOB_ANSWER_ABORTED;
+}
+
+int job_flush(struct job *job)
 {
     struct connection *connection = job->connection;
-    while (cts_buffer_count(&job->out) + bytes.count > 0) {
-        struct cts_bytes first = cts_buffer_view(&job->out);
-        struct cts_bytes second = bytes;
-        if (first.count == 0) {
-            first = bytes;
-            second.count = 0;
-        }
-        ssize_t n = connection->transport->write(connection->fd, first, second);
-        if (n == -EAGAIN) {
-            if (wait_for(job, POLLOUT) < 0)
-                return -EPIPE;
-            continue;
-        }
-        if (n < 0)
+    if (outbox_is_empty(&job->out))
+        return 0;
+    if (!claim_answer(job))
+        return -EPIPE;
+    return outbox_flush(&job->out, connection->transport, connection->fd);
+}
+
+/* All of `out`, then all of `bytes`: to the kernel, or put by. A client that is too slow even for
+ * that is waited for. 0 or -EPIPE. */
+static int send_all(struct job *job, struct cts_bytes bytes)
+{
+    struct connection *connection = job->connection;
+    struct service *service = job->hand->service;
+    for (;;) {
+        int r = outbox_send(&job->out, connection->transport, connection->fd, &bytes,
+                            &service->spooled_bytes, SERVICE_SPOOLED_BYTES_MAX);
+        if (r != -EAGAIN)
+            return r;
+        if (wait_for(job, POLLOUT) < 0)
             return -EPIPE;
-        size_t from_out = cts_buffer_count(&job->out);
-        if ((size_t)n < from_out)
-            from_out = (size_t)n;
-        cts_buffer_drop(&job->out, from_out);
-        bytes.at += (size_t)n - from_out;
-        bytes.count -= (size_t)n - from_out;
     }
-    return 0;
 }
 
 static int exchange_send(struct cts_exchange *exchange, struct cts_bytes bytes)
 {
     struct job *job = job_of(exchange);
-    int open = JOB_ANSWER_OPEN;
 
-    if (!atomic_compare_exchange_strong(&job->answer, &open, JOB_ANSWER_OURS) &&
-        open == JOB_ANSWER_ABORTED)
+    if (!claim_answer(job))
         return -EPIPE;
     job->was_streamed = true;
-    if (write_all(job, bytes) < 0) {
+    if (send_all(job, bytes) < 0) {
         exchange->abort = true;
         return -EPIPE;
     }
     job->out_mark = 0;
     cts_trace_progress(&job->trace);
+    return 0;
+}
+
+static int exchange_send_file(struct cts_exchange *exchange, int file_fd, uint64_t at,
+                              uint64_t count)
+{
+    struct job *job = job_of(exchange);
+
+    if (job->connection->transport->send_file == NULL)
+        return -ENOTSUP;
+    if (!claim_answer(job))
+        return -EPIPE;
+    int r = outbox_put_file(&job->out, file_fd, at, count);
+    if (r < 0)
+        return r;
+    job->was_streamed = true;
+    job->out_mark = 0;
     return 0;
 }
 
@@ -127,7 +175,7 @@ static int send_continue(struct job *job)
     job->body.owes_continue = false;
     if (job->request.version_minor == 0 || job->was_streamed)
         return 0;
-    if (write_all(job, cts_bytes_of("HTTP/1.1 100 Continue\r\n\r\n")) < 0)
+    if (send_all(job, cts_bytes_of("HTTP/1.1 100 Continue\r\n\r\n")) < 0)
         return -ECONNRESET;
     job->out_mark = 0;
     return 0;
@@ -138,17 +186,22 @@ static int send_continue(struct job *job)
 static ssize_t read_wire(struct job *job, void *to, size_t count)
 {
     struct connection *connection = job->connection;
+    struct body *body = &job->body;
     for (;;) {
         ssize_t n = connection->transport->read(connection->fd, to, count);
         if (n > 0)
             return n;
         if (n == 0)
-            body_cut_short(&connection->job->body);
+            body_cut_short(body);
         if (n != -EAGAIN)
             return -ECONNRESET;
+        body_wait_begins(body, cts_clock_mono_ns());
         int r = wait_for(job, POLLIN);
+        body_wait_ends(body, cts_clock_mono_ns());
         if (r < 0)
             return r == -ETIMEDOUT ? -ETIMEDOUT : -ECONNRESET;
+        if (body_is_too_slow(body, 0))
+            return -ETIMEDOUT;
     }
 }
 
@@ -161,6 +214,7 @@ static ssize_t read_length(struct job *job, char *to, size_t count)
         return n;
     body->left -= (uint64_t)n;
     body->total_bytes += (uint64_t)n;
+    body->wire_bytes += (uint64_t)n;
     body->has_ended = body->left == 0;
     return n;
 }
@@ -217,6 +271,15 @@ static ssize_t exchange_read_body(struct cts_exchange *exchange, char *to, size_
             body->ready.count -= taken;
             return (ssize_t)taken;
         }
+        if (spool_count(&body->spool) > 0) {
+            ssize_t n = spool_take(&body->spool, to, count);
+            if (n > 0)
+                return n;
+            body->error = -ECONNRESET;
+            body->status = 500;
+            body->code = "disk_failed";
+            break;
+        }
         if (body->has_ended)
             return 0;
         if (body->owes_continue) {
@@ -236,4 +299,5 @@ static ssize_t exchange_read_body(struct cts_exchange *exchange, char *to, size_
 const struct cts_exchange_ops job_exchange_ops = {
     .read_body = exchange_read_body,
     .send = exchange_send,
+    .send_file = exchange_send_file,
 };

@@ -12,7 +12,8 @@
 #define SECOND_NS 1000000000ull
 #define LOOP_CLOCK_TICK_S 0.25
 #define LOOP_ACCEPT_PAUSE_S 0.1
-#define LOOP_DRAIN_GRACE_S 0.25
+#define LOOP_DRAIN_GRACE_S 0.25      /* the service stops: nobody is there for them anyway */
+#define LOOP_DRAIN_GRACE_MAX_S 5.    /* others go on serving: up to `keepalive` */
 #define LOOP_DRAIN_TICK_S 0.05
 #define LOOP_DRAIN_LINGER_NS 200000000ull  /* a client that stays does not keep us */
 #define LOOP_DRAIN_ACTIVE_NS SECOND_NS     /* heard from within this time: may be about to speak */
@@ -245,7 +246,7 @@ static void start_drain_timer(struct loop *loop)
 {
     if (ev_is_active(&loop->drain_timer))
         return;
-    ev_timer_set(&loop->drain_timer, LOOP_DRAIN_GRACE_S, 0.);
+    ev_timer_set(&loop->drain_timer, loop->drain_grace_s, 0.);
     ev_timer_start(loop->ev, &loop->drain_timer);
 }
 
@@ -399,6 +400,16 @@ static void hurry_lingering(struct loop *loop)
     start_clock_timer(loop);
 }
 
+/* A client that was active a moment ago believes that its connection is kept, and its next request
+ * may be under way: it gets the time that it was promised, within reason. */
+static double drain_grace_s(const struct service *service)
+{
+    double promised_s = service->keeps_connections ? (double)service->keepalive_s : 0;
+    if (promised_s < LOOP_DRAIN_GRACE_S)
+        return LOOP_DRAIN_GRACE_S;
+    return promised_s < LOOP_DRAIN_GRACE_MAX_S ? promised_s : LOOP_DRAIN_GRACE_MAX_S;
+}
+
 void loop_drain(struct loop *loop, bool takes_backlog)
 {
     int64_t graceful_s =
@@ -407,6 +418,7 @@ void loop_drain(struct loop *loop, bool takes_backlog)
     if (loop->is_draining)
         return;
     loop->is_draining = true;
+    loop->drain_grace_s = takes_backlog ? LOOP_DRAIN_GRACE_S : drain_grace_s(loop->service);
     if (takes_backlog && !loop->is_paused) {
         uint64_t now_ns = cts_clock_mono_ns();
         loop->is_emptying = true;

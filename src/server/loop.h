@@ -10,7 +10,7 @@
 #ifndef SERVER_LOOP_H
 #define SERVER_LOOP_H
 
-#include "connection.h"
+#include "hand.h"
 
 #include <ev.h>
 
@@ -45,6 +45,7 @@ struct loop {
     bool is_draining;
     bool is_emptying;          /* draining, and the backlog is still taken in */
     uint64_t emptying_until_ns;
+    double drain_grace_s;      /* for clients that were active a moment ago */
     uint64_t accept_wanted_since_ns;
     void *owner;               /* for the callbacks below */
     void (*on_busy_event)(struct loop *loop, struct connection *connection);  /* gthread */

@@ -99,6 +99,14 @@ void service_init(struct service *service, const struct worker_plan *plan)
     memset(service, 0, sizeof(*service));
     service->plan = plan;
     service->gateway = plan->gateway;
+    service->keeper = (struct body_keeper){
+        .gateway = plan->gateway,
+        .rules = &service->rules,
+        .memory_bytes = &service->bodies_bytes,
+        .memory_bytes_max = SERVICE_BODIES_BYTES_MAX,
+        .spooled_bytes = &service->spooled_bytes,
+        .spooled_bytes_max = SERVICE_SPOOLED_BYTES_MAX,
+    };
     read_rules(service, plan->settings);
     read_switches(&service->rules, plan->settings);
     read_proxies(service, plan->settings);

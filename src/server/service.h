@@ -7,6 +7,7 @@
 #define SERVER_SERVICE_H
 
 #include "access.h"
+#include "body.h"
 #include "trust.h"
 #include "worker.h"
 
@@ -15,8 +16,8 @@
 #include <stdatomic.h>
 
 #define SERVICE_THREADS_MAX 240
-#define SERVICE_BODY_BUFFERED_MAX (1u << 20)       /* of one request, before the application runs */
-#define SERVICE_BODIES_BUFFERED_MAX (256ull << 20) /* of all requests that wait, per worker */
+#define SERVICE_BODIES_BYTES_MAX (256ull << 20)    /* in memory, of all that wait, per worker */
+#define SERVICE_SPOOLED_BYTES_MAX (4ull << 30)     /* on the disk, bodies and replies, per worker */
 #define SERVICE_DISCARD_BYTES_MAX 65536            /* of an unread body, or behind a refusal */
 #define SERVICE_SYNC_CONNECTIONS_MAX 4096
 
@@ -42,7 +43,9 @@ struct service {
     _Atomic bool exit_wanted;          /* the application raised SystemExit, or a quick stop */
     _Atomic int exit_code;
     _Atomic int leave_reason;          /* enum cts_gone_reason, 0 when told to leave */
-    _Atomic uint64_t bodies_bytes;     /* buffered by requests that wait for their body */
+    struct body_keeper keeper;
+    _Atomic uint64_t bodies_bytes;     /* in memory, of requests that wait for their body */
+    _Atomic uint64_t spooled_bytes;
     void (*wake)(struct service *service);  /* something above changed: look. Async-signal-safe */
 };
 

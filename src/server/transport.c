@@ -2,9 +2,12 @@
 #include "transport.h"
 
 #include <errno.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#define SEND_FILE_BYTES_MAX (1u << 20) /* in one call: other clients want their turn */
 
 static ssize_t plain_read(int fd, void *to, size_t count)
 {
@@ -15,12 +18,13 @@ static ssize_t plain_read(int fd, void *to, size_t count)
     return n < 0 ? -errno : n;
 }
 
-static ssize_t plain_write(int fd, struct cts_bytes first, struct cts_bytes second)
+static ssize_t plain_write(int fd, struct cts_bytes first, struct cts_bytes second, bool more)
 {
+    int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
     ssize_t n;
     if (second.count == 0) {
         do
-            n = send(fd, first.at, first.count, MSG_NOSIGNAL);
+            n = send(fd, first.at, first.count, flags);
         while (n < 0 && errno == EINTR);
         return n < 0 ? -errno : n;
     }
@@ -30,7 +34,17 @@ static ssize_t plain_write(int fd, struct cts_bytes first, struct cts_bytes seco
     };
     struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
     do
-        n = sendmsg(fd, &message, MSG_NOSIGNAL);
+        n = sendmsg(fd, &message, flags);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static ssize_t plain_send_file(int fd, int file_fd, uint64_t at, uint64_t count)
+{
+    off_t from = (off_t)at;
+    ssize_t n;
+    do
+        n = sendfile(fd, file_fd, &from, count < SEND_FILE_BYTES_MAX ? count : SEND_FILE_BYTES_MAX);
     while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
@@ -43,6 +57,7 @@ static void plain_shut_down(int fd)
 const struct transport transport_plain = {
     .read = plain_read,
     .write = plain_write,
+    .send_file = plain_send_file,
     .shut_down = plain_shut_down,
     .is_plain = true,
 };

@@ -113,7 +113,7 @@ static void notice_clients(void)
 {
     struct hand *oldest = NULL;
     if (!self.has_pool) {
-        connection_abort_notice(&self.main_hand);
+        hand_abort_notice(&self.main_hand);
         return;
     }
     for (int i = 0; i < self.service.threads_count; i++) {
@@ -125,7 +125,7 @@ static void notice_clients(void)
             oldest = hand;
     }
     if (oldest != NULL)
-        connection_abort_notice(oldest);
+        hand_abort_notice(oldest);
 }
 
 static bool master_is_here(void)

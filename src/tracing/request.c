@@ -7,6 +7,7 @@
 #include "text.h"
 
 #define ROUTE_BYTES 160u
+#define ROWS_FREE_MIN 16u /* fewer: requests that are nearly over should make room */
 #define ERROR_TYPE_BYTES 128u
 #define ERROR_MESSAGE_BYTES 1024u
 
@@ -121,6 +122,16 @@ void cts_trace_begin(struct cts_trace_request *request, const struct cts_trace_s
         choose_ids(request, start->traceparent);
     row_open(row, request, start);
     request->row = row;
+}
+
+bool cts_trace_is_crowded(void)
+{
+    if (!tracer.is_attached)
+        return false;
+    tracer_lock();
+    bool is_crowded = tracer.free_count < ROWS_FREE_MIN;
+    tracer_unlock();
+    return is_crowded;
 }
 
 static uint64_t *moment_of(struct cts_trace_request *request, enum cts_phase phase)

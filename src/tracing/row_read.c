@@ -127,10 +127,17 @@ static uint64_t silent_since(uint64_t start_ns, uint32_t flags, uint64_t progres
     return is_streaming && progress_ns > start_ns ? progress_ns : start_ns;
 }
 
+/* The application is done: how long the client takes to read is no matter of the worker's. */
+static bool is_over(uint32_t phase)
+{
+    return phase == CTS_PHASE_SEND || phase == CTS_PHASE_SENT;
+}
+
 /* Cheap: no texts. May be wrong about a row that changes right now; the copy is asked again. */
 static uint64_t glance_since(const struct cts_row *row)
 {
-    if (((load_acquire(&row->sequence) | load_acquire(&row->untraced_sequence)) & 1) == 0)
+    if (((load_acquire(&row->sequence) | load_acquire(&row->untraced_sequence)) & 1) == 0 ||
+        is_over(atomic_load_explicit(&row->phase, memory_order_relaxed)))
         return UINT64_MAX;
     return silent_since(start_of(row), atomic_load_explicit(&row->flags, memory_order_relaxed),
                         load(&row->progress_mono_ns));
@@ -139,7 +146,8 @@ static uint64_t glance_since(const struct cts_row *row)
 static bool is_hung(const struct cts_row_copy *row, uint64_t now_ns, uint64_t limit_ns)
 {
     uint64_t since = silent_since(row->start_mono_ns, row->flags, row->progress_mono_ns);
-    return row->state == CTS_ROW_OPEN && since < now_ns && now_ns - since >= limit_ns;
+    return row->state == CTS_ROW_OPEN && !is_over(row->phase) && since < now_ns &&
+           now_ns - since >= limit_ns;
 }
 
 bool cts_row_find_hung(const struct cts_slot_view *view, uint64_t now_mono_ns, uint64_t limit_ns,

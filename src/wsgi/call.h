@@ -181,6 +181,7 @@ struct wsgi_state {
     struct wsgi_socket *spare_socket;
     struct cts_buffer spare_head;
 
+    bool sends_files;                     /* setting sendfile */
     PyObject *pre_request, *post_request; /* the user's hooks, NULL when not set */
     int post_request_arity;
 };
@@ -244,6 +245,10 @@ void environ_forget_memos(struct wsgi_state *state);
 /* str of bytes, each byte one character. */
 CTS_RAISES PyObject *latin1(struct cts_bytes bytes);
 
+/* -- input.c: body_new and body_free of the table -------------------------------------------- */
+void *input_body_new(size_t count, char **ret_at);
+void input_body_free(void *object);
+
 /* -- the objects an application sees ----------------------------------------------------------- */
 PyTypeObject *input_type_new(void);
 PyTypeObject *socket_type_new(void);
@@ -273,10 +278,22 @@ CTS_RAISES int text_view(PyObject *text, const char *what, struct cts_bytes *ret
  * now: the client must have it before the application goes on. */
 CTS_RAISES int reply_put(struct wsgi_call *call, struct cts_bytes body, int64_t known_length,
                          bool now);
+/* The whole body: `count` bytes of the regular file `file_fd` from `at` on. */
+CTS_RAISES int reply_file(struct wsgi_call *call, int file_fd, uint64_t at, uint64_t count);
 /* The body is complete. */
 CTS_RAISES int reply_finish(struct wsgi_call *call, bool now);
 /* Answer with an error page; too late for one, the connection is dropped. Raises nothing. */
 void reply_fail(struct wsgi_call *call, int status);
+
+/* -- files.c ---------------------------------------------------------------------------------- */
+/* A regular file, from where it stands to its end. */
+struct file_range {
+    int fd;
+    uint64_t at, count;
+};
+/* Is `result` our file wrapper around a file that can be sent without reading it? Raises nothing:
+ * what cannot be sent so is read. */
+bool file_wrapper_range(struct wsgi_state *state, PyObject *result, struct file_range *ret_range);
 
 /* -- iterate.c -------------------------------------------------------------------------------- */
 /* Send what the application returned, and close it. */

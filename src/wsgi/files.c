@@ -1,11 +1,17 @@
-/* files.c - the two small file-like things of the environ: wsgi.errors and wsgi.file_wrapper. */
+/* files.c - the two small file-like things of the environ: wsgi.errors and wsgi.file_wrapper.
+ *
+ * A wrapped file of the file system is not read by Python at all: its descriptor is handed to the
+ * connection, which sends it (reply.c). Source: PEP 3333, "Optional Platform-Specific File
+ * Handling". */
 #include "call.h"
 
 #include "ctserve/log.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stddef.h>
 #include <structmember.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define WRITE_TRIES_MAX 64 /* short writes of one text; a full pipe is not waited for */
@@ -180,6 +186,34 @@ static void file_wrapper_dealloc(PyObject *self)
     (void)file_wrapper_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+}
+
+/* A number that a method of the file says, or -1 when it has no such method or raises. */
+static long long asked(PyObject *filelike, const char *method)
+{
+    CTS_AUTO_REF PyObject *said = PyObject_CallMethod(filelike, method, NULL);
+    long long number = said != NULL && PyLong_Check(said) ? PyLong_AsLongLong(said) : -1;
+    PyErr_Clear();
+    return number;
+}
+
+bool file_wrapper_range(struct wsgi_state *state, PyObject *result, struct file_range *ret_range)
+{
+    struct file_wrapper *wrapper = (struct file_wrapper *)result;
+    struct stat facts;
+    if (!state->sends_files || Py_TYPE(result) != state->file_wrapper_type ||
+        wrapper->filelike == NULL)
+        return false;
+    CTS_AUTO_REF PyObject *filelike = Py_NewRef(wrapper->filelike);
+    long long fd = asked(filelike, "fileno");
+    /* tell() knows what a buffered file has read ahead. */
+    long long at = fd < 0 || fd > INT_MAX ? -1 : asked(filelike, "tell");
+    if (at < 0 || fstat((int)fd, &facts) < 0 || !S_ISREG(facts.st_mode))
+        return false;
+    ret_range->fd = (int)fd;
+    ret_range->at = (uint64_t)at;
+    ret_range->count = at < facts.st_size ? (uint64_t)(facts.st_size - at) : 0;
+    return true;
 }
 
 static PyMemberDef file_wrapper_members[] = {

@@ -71,12 +71,21 @@ static int make_types(struct wsgi_state *state)
     return 0;
 }
 
+/* As in gunicorn None means yes; and so does True, unlike there. */
+static bool sends_files(const struct cts_settings *settings)
+{
+    return settings == NULL ||
+           settings->values[CTS_SETTING_sendfile].kind == CTS_VALUE_NONE ||
+           cts_settings_bool(settings, CTS_SETTING_sendfile);
+}
+
 static int fill_state(struct wsgi_state *state)
 {
     if (make_types(state) < 0 || environ_start(state) < 0)
         return -1;
     if (cts_py_settings() != NULL && access_start(&state->access, cts_py_settings()) < 0)
         return -1;
+    state->sends_files = sends_files(cts_py_settings());
     state->pre_request = Py_XNewRef(cts_py_hook(CTS_SETTING_pre_request));
     state->post_request = Py_XNewRef(cts_py_hook(CTS_SETTING_post_request));
     if (state->post_request != NULL)
@@ -271,6 +280,8 @@ const struct cts_gateway *cts_wsgi_gateway(void)
         gateway.start = start;
         gateway.stop = stop;
         gateway.handle = handle;
+        gateway.body_new = input_body_new;
+        gateway.body_free = input_body_free;
     }
     return &gateway;
 }

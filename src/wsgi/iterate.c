@@ -103,7 +103,10 @@ int iterate_result(struct wsgi_call *call, PyObject *result)
         return put_sequence(call, result);
 
     struct wsgi_aside aside = {NULL, NULL, NULL};
-    int r = put_iterable(call, result);
+    struct file_range range;
+    bool is_file = !call->is_committed && file_wrapper_range(call->state, result, &range);
+    int r = is_file ? reply_file(call, range.fd, range.at, range.count)
+                    : put_iterable(call, result);
     if (r < 0)
         aside_put(&aside);
     if (close_result(result) < 0) {

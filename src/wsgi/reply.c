@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #define OWN_FIELDS_BYTES_MAX 256u /* status line without its text, our fields, chunk sizes */
 
@@ -226,6 +227,72 @@ int reply_put(struct wsgi_call *call, struct cts_bytes body, int64_t known_lengt
     if (put_copied(call, body) < 0)
         return -1;
     return now ? send_now(call, (struct cts_bytes){"", 0}) : 0;
+}
+
+/* A small file is read here and leaves with the head in one write. */
+static int put_small_file(struct wsgi_call *call, int file_fd, uint64_t at, size_t count)
+{
+    struct cts_buffer *out = call->exchange->out;
+    if (cts_buffer_reserve(out, count) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    while (count > 0) {
+        ssize_t n = pread(file_fd, out->at + out->end, count, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        out->end += (size_t)n;
+        call->sent_bytes += (uint64_t)n;
+        at += (uint64_t)n;
+        count -= (size_t)n;
+    }
+    return 0; /* too little: reply_finish sees it */
+}
+
+/* The connection sends it when we are done here; when it cannot, the bytes are read and sent. */
+static int put_large_file(struct wsgi_call *call, int file_fd, uint64_t at, uint64_t count)
+{
+    int r = call->exchange->ops->send_file(call->exchange, file_fd, at, count);
+    if (r == 0) {
+        call->sent_bytes += count;
+        call->has_streamed = true;
+        return 0;
+    }
+    while (count > 0) {
+        size_t piece = count < WSGI_COPY_BYTES_MAX ? (size_t)count : WSGI_COPY_BYTES_MAX;
+        uint64_t before = call->sent_bytes;
+        if (put_small_file(call, file_fd, at, piece) < 0 ||
+            send_now(call, (struct cts_bytes){"", 0}) < 0)
+            return -1;
+        if (call->sent_bytes == before)
+            break;
+        at += call->sent_bytes - before;
+        count -= call->sent_bytes - before;
+    }
+    return 0;
+}
+
+int reply_file(struct wsgi_call *call, int file_fd, uint64_t at, uint64_t count)
+{
+    if (call->status_text == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "start_response() was not called before the body");
+        return -1;
+    }
+    bool is_small = count <= WSGI_COPY_BYTES_MAX;
+    if (commit(call, (int64_t)count, is_small ? (size_t)count : 0) < 0)
+        return -1;
+    int r = 0;
+    if (!call->omits_body) {
+        /* As in gunicorn a shorter Content-Length cuts the file, without a word. */
+        if ((uint64_t)call->content_length < count)
+            count = (uint64_t)call->content_length;
+        r = is_small ? put_small_file(call, file_fd, at, (size_t)count)
+                     : put_large_file(call, file_fd, at, count);
+        call->exchange->body_sent_bytes = call->sent_bytes;
+    }
+    return r < 0 ? -1 : reply_finish(call, false);
 }
 
 int reply_finish(struct wsgi_call *call, bool now)

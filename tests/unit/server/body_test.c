@@ -13,6 +13,17 @@
 static const struct cts_http_rules rules = {
     .line_bytes_max = 4094, .fields_count_max = 100, .field_bytes_max = 8190};
 
+static _Atomic uint64_t memory_bytes, spooled_bytes;
+static struct cts_gateway gateway;
+static const struct body_keeper keeper = {
+    .gateway = &gateway,
+    .rules = &rules,
+    .memory_bytes = &memory_bytes,
+    .memory_bytes_max = 4 << 20,
+    .spooled_bytes = &spooled_bytes,
+    .spooled_bytes_max = 8 << 20,
+};
+
 static struct cts_request with_length(int64_t length)
 {
     return (struct cts_request){.content_length = length};
@@ -31,13 +42,14 @@ static void assert_bytes(struct cts_bytes bytes, const char *text)
 
 static void a_request_without_body_has_ended_at_once(void **state)
 {
-    struct body body = {0};
+    struct body body;
+    body_init(&body, &keeper);
     struct cts_request none = with_length(-1);
-    body_begin(&body, &none, &rules);
+    body_begin(&body, &none);
     assert_true(body.has_ended);
     struct cts_request empty = with_length(0);
     empty.expects_continue = true;
-    body_begin(&body, &empty, &rules);
+    body_begin(&body, &empty);
     assert_true(body.has_ended);
     assert_false(body.owes_continue);
     body_free(&body);
@@ -45,10 +57,11 @@ static void a_request_without_body_has_ended_at_once(void **state)
 
 static void a_body_takes_its_length_and_leaves_the_next_request(void **state)
 {
-    struct body body = {0};
+    struct body body;
+    body_init(&body, &keeper);
     struct cts_request request = with_length(5);
     struct cts_bytes from = cts_bytes_of("abcdeGET /");
-    body_begin(&body, &request, &rules);
+    body_begin(&body, &request);
     assert_int_equal(body_store(&body, &from), 0);
     assert_bytes(body.ready, "abcde");
     assert_bytes(from, "GET /");
@@ -58,11 +71,12 @@ static void a_body_takes_its_length_and_leaves_the_next_request(void **state)
 
 static void a_body_in_pieces_is_gathered(void **state)
 {
-    struct body body = {0};
+    struct body body;
+    body_init(&body, &keeper);
     struct cts_request request = with_length(6);
     const char *const pieces[] = {"a", "bc", "def"};
     int r = CTS_NEED_MORE;
-    body_begin(&body, &request, &rules);
+    body_begin(&body, &request);
     for (size_t i = 0; i < CTS_COUNT(pieces); i++) {
         assert_int_equal(r, CTS_NEED_MORE);
         struct cts_bytes from = cts_bytes_of(pieces[i]);
@@ -77,10 +91,11 @@ static void a_body_in_pieces_is_gathered(void **state)
 static void chunks_are_undone_byte_by_byte_and_the_rest_stays(void **state)
 {
     static const char wire[] = "3\r\nabc\r\n2;x=1\r\nde\r\n0\r\n\r\nGET";
-    struct body body = {0};
+    struct body body;
+    body_init(&body, &keeper);
     struct cts_request request = with_chunks();
     size_t at = 0;
-    body_begin(&body, &request, &rules);
+    body_begin(&body, &request);
     for (int r = CTS_NEED_MORE; r == CTS_NEED_MORE; at++) {
         assert_true(at < sizeof(wire) - 1);
         struct cts_bytes from = {wire + at, 1};
@@ -94,10 +109,11 @@ static void chunks_are_undone_byte_by_byte_and_the_rest_stays(void **state)
 
 static void a_bad_chunk_is_an_error_for_ever(void **state)
 {
-    struct body body = {0};
+    struct body body;
+    body_init(&body, &keeper);
     struct cts_request request = with_chunks();
     struct cts_bytes from = cts_bytes_of("3\r\nabcX\r\n0\r\n\r\n");
-    body_begin(&body, &request, &rules);
+    body_begin(&body, &request);
     assert_int_equal(body_store(&body, &from), 400);
     assert_int_equal(body.error, -EBADMSG);
     assert_non_null(body.code);
@@ -107,11 +123,12 @@ static void a_bad_chunk_is_an_error_for_ever(void **state)
 
 static void discarding_keeps_no_byte(void **state)
 {
-    struct body body = {0};
+    struct body body;
+    body_init(&body, &keeper);
     struct cts_request request = with_length(100);
     char bytes[100] = {0};
     struct cts_bytes from = {bytes, 60};
-    body_begin(&body, &request, &rules);
+    body_begin(&body, &request);
     assert_int_equal(body_discard(&body, &from), CTS_NEED_MORE);
     from = (struct cts_bytes){bytes, 60};
     assert_int_equal(body_discard(&body, &from), 0);
@@ -122,14 +139,15 @@ static void discarding_keeps_no_byte(void **state)
 
 static void a_second_request_begins_with_nothing_of_the_first(void **state)
 {
-    struct body body = {0};
+    struct body body;
+    body_init(&body, &keeper);
     struct cts_request first = with_chunks();
     struct cts_bytes from = cts_bytes_of("3\r\nabc\r\nxyz\r\n");
-    body_begin(&body, &first, &rules);
+    body_begin(&body, &first);
     assert_true(body_store(&body, &from) > 0);
     struct cts_request second = with_length(2);
     from = cts_bytes_of("xy");
-    body_begin(&body, &second, &rules);
+    body_begin(&body, &second);
     assert_int_equal(body_store(&body, &from), 0);
     assert_int_equal(body.error, 0);
     assert_bytes(body.ready, "xy");
