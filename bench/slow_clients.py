@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""slow_clients.py PORT EACH - as many slow heads, slow bodies and slow readers as EACH says.
+"""slow_clients.py PORT EACH [PATH] - as many slow heads, slow bodies and slow readers as EACH says.
 
 Every client does one small step a second: one more byte of a head, one more byte of a body, one
-small read of a large reply; the steps are spread evenly over the second. A client that the
+small read of a large reply (of PATH); the steps are spread evenly over the second. A client that the
 server turned away comes back a second later. Says `ready` when all of them have begun or 20 s
 have passed, goes on until its standard input ends or two minutes have passed, then prints how
 many were connected and how often they were turned away.
@@ -18,14 +18,14 @@ LIMIT_S = 120
 CONNECT_LIMIT_S = 20
 HEAD = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: " + b"s" * 200
 BODY = b"POST /count HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n"
-READ = b"GET /256k HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+READ = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 
 
 class Slow:
     """One slow client; `step` does its next small thing."""
 
-    def __init__(self, port, kind):
-        self.port, self.kind = port, kind
+    def __init__(self, port, kind, path):
+        self.port, self.kind, self.path = port, kind, path
         self.client = None
         self.sent = self.turned_away = 0
         self.connect()
@@ -35,7 +35,7 @@ class Slow:
         self.client = socket.socket()
         if self.kind == "reader":
             self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        first = {"head": HEAD[:4], "body": BODY, "reader": READ}[self.kind]
+        first = {"head": HEAD[:4], "body": BODY, "reader": READ % self.path}[self.kind]
         try:
             self.client.settimeout(0.2)
             self.client.connect(("127.0.0.1", self.port))
@@ -79,12 +79,13 @@ class Slow:
 
 def main():
     port, each = int(sys.argv[1]), int(sys.argv[2])
+    path = (sys.argv[3] if len(sys.argv) > 3 else "/256k").encode()
     begun = time.monotonic()
     clients = []
     for number in range(each):
         if time.monotonic() > begun + CONNECT_LIMIT_S:
             break
-        clients += [Slow(port, kind) for kind in ("head", "body", "reader")]
+        clients += [Slow(port, kind, path) for kind in ("head", "body", "reader")]
         if number % 20 == 0:
             time.sleep(0.005)
     connected = sum(one.client is not None for one in clients)

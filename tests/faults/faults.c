@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -118,6 +119,9 @@ WRAP(ssize_t, write, (int fd, const void *from, size_t n), (fd, from, n))
 WRAP(ssize_t, recv, (int fd, void *to, size_t n, int flags), (fd, to, n, flags))
 WRAP(ssize_t, send, (int fd, const void *from, size_t n, int flags), (fd, from, n, flags))
 WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
+WRAP(ssize_t, pread, (int fd, void *to, size_t n, off_t at), (fd, to, n, at))
+WRAP(ssize_t, pwrite, (int fd, const void *from, size_t n, off_t at), (fd, from, n, at))
+WRAP(ssize_t, sendfile, (int fd, int from, off_t *at, size_t n), (fd, from, at, n))
 WRAP(int, epoll_ctl, (int fd, int what, int which, struct epoll_event *event),
      (fd, what, which, event))
 WRAP(int, memfd_create, (const char *name, unsigned flags), (name, flags))

@@ -18,6 +18,7 @@ LAYOUT = struct.Struct("=6i q 32s")
 ERRORS = {"malloc": errno.ENOMEM, "calloc": errno.ENOMEM, "realloc": errno.ENOMEM,
           "mmap": errno.ENOMEM, "read": errno.EIO, "recv": errno.EIO, "write": errno.EIO,
           "send": errno.ENOBUFS, "sendmsg": errno.ENOBUFS, "accept4": errno.ENFILE,
+          "pread": errno.EIO, "pwrite": errno.ENOSPC, "sendfile": errno.EIO,
           "epoll_ctl": errno.ENOSPC, "epoll_wait": errno.EINVAL, "eventfd": errno.EMFILE,
           "memfd_create": errno.EMFILE, "ftruncate": errno.ENOSPC, "socketpair": errno.EMFILE,
           "fork": errno.EAGAIN, "posix_spawn": errno.EAGAIN, "pthread_create": errno.EAGAIN,

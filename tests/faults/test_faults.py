@@ -1,6 +1,7 @@
 """Each allocation and system call on the way of a request fails once, at its first, second ...
 call: the process lives, or ends with a message and is replaced. Nothing hangs, nothing crashes, and
 a good request afterwards is answered."""
+import errno
 import os
 import signal
 import socket
@@ -17,6 +18,12 @@ pytestmark = pytest.mark.skipif(SANITIZED or not library().exists(),
 APP = '''
 def app(environ, start_response):
     body = environ["wsgi.input"].read()
+    if environ["PATH_INFO"] == "/file":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return environ["wsgi.file_wrapper"](open("large", "rb"))
+    if environ["PATH_INFO"] == "/large":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return iter([b"l" * 1000000] * 12)
     if environ["PATH_INFO"] == "/stream":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return iter([b"piece\\n" * 2000] * 8)
@@ -34,20 +41,23 @@ REQUESTS = [
     + b"4e20\r\n" + b"y" * 20000 + b"\r\n0\r\n\r\n" + LAST,
     b"GET / HTTP/1.1\nbad\n\n",
     b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1200000\r\n\r\n" + b"z" * 1200000 + LAST,
+    b"GET /file HTTP/1.1\r\nHost: t\r\n\r\n" + LAST,
 ]
 IN_WORKER = ["malloc", "calloc", "realloc", "mmap", "read", "recv", "send", "sendmsg", "write",
-             "accept4", "epoll_ctl", "epoll_wait", "poll", "shutdown", "eventfd"]
+             "accept4", "epoll_ctl", "epoll_wait", "poll", "shutdown", "eventfd", "pread", "pwrite",
+             "sendfile"]
 #: Made by every service on these ways; the others only sometimes.
 ALWAYS = {"malloc", "calloc", "realloc", "read", "send", "accept4", "epoll_ctl", "epoll_wait",
-          "shutdown"}
+          "shutdown", "pread", "pwrite", "sendfile"}
 
 
 @pytest.fixture(params=KINDS)
 def service(request):
-    with app_folder(APP) as folder, \
-            Faulty([*KINDS[request.param], "--timeout", "0", "--trace-api", "off", "app:app"],
-                   folder) as running:
-        yield running.ready()
+    with app_folder(APP) as folder:
+        (folder / "large").write_bytes(b"f" * 200000)
+        with Faulty([*KINDS[request.param], "--timeout", "0", "--trace-api", "off", "app:app"],
+                    folder) as running:
+            yield running.ready()
 
 
 def worker_of(service):
@@ -181,6 +191,40 @@ def test_a_worker_that_can_make_no_thread_says_so_and_is_replaced():
         service.is_sound()
 
 
+# -- the disk ------------------------------------------------------------------------------------
+LARGE = b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3000000
+
+
+@pytest.mark.parametrize("error, status", [(errno.ENOSPC, 507), (errno.EDQUOT, 507),
+                                           (errno.EIO, 500)])
+def test_a_body_that_the_disk_does_not_take_fails_alone(service, error, status):
+    service.fail(worker_of(service), "pwrite", 1, 1, error)
+    assert service.exchange(LARGE).startswith(b"HTTP/1.1 %d " % status)
+    assert service.failed_count() == 1
+    service.nothing_fails()
+    answer = service.exchange(LARGE.replace(b"Host: t", b"Host: t\r\nConnection: close"))
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"ok" + b"x" * 3000000)
+    service.is_sound()
+
+
+def test_a_body_that_cannot_be_read_back_is_an_error_of_its_request(service):
+    service.fail(worker_of(service), "pread", 1, 1 << 30)
+    assert service.exchange(LARGE).startswith(b"HTTP/1.1 500 ")
+    service.nothing_fails()
+    service.is_sound()
+
+
+def test_a_reply_that_the_disk_does_not_take_waits_for_its_client(service):
+    """The slow client gets all of it all the same."""
+    service.fail(worker_of(service), "pwrite", 1, 1 << 30)
+    with connect(service) as client:
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+        until(lambda: service.failed_count() > 0, "a reply that is put by")
+        assert read_all(client).count(b"l") >= 12000000
+    service.nothing_fails()
+    service.is_sound()
+
+
 # -- time ----------------------------------------------------------------------------------------
 def read_all(client):
     data = b""
@@ -215,6 +259,24 @@ def test_a_body_that_stops_for_thirty_seconds_is_answered_with_408(service, leng
             client.recv(1)
         client.settimeout(20)
         service.move_clock(6)
+        assert read_all(client).startswith(b"HTTP/1.1 408 ")
+    service.is_sound()
+
+
+def test_a_body_that_drips_is_answered_with_408(service):
+    """Each byte comes in time, but all of them are too few."""
+    with connect(service) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\n" + b"x" * 8000)
+        time.sleep(0.3)
+        until(lambda: worker_cpu(service), "a worker that waits")
+        service.move_clock(14)
+        client.sendall(b"x")
+        client.settimeout(0.6)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        client.settimeout(20)
+        service.move_clock(4)
+        client.sendall(b"x")
         assert read_all(client).startswith(b"HTTP/1.1 408 ")
     service.is_sound()
 

@@ -100,10 +100,15 @@ class Replies:
         return taken
 
     def _exactly(self, count):
-        while len(self.bytes) < count:
-            if not self._more():
-                raise EOFError(self.bytes)
-        taken, self.bytes = self.bytes[:count], self.bytes[count:]
+        pieces, have = [self.bytes], len(self.bytes)
+        while have < count:
+            piece = self.client.recv(65536)
+            if not piece:
+                raise EOFError(b"".join(pieces))
+            pieces.append(piece)
+            have += len(piece)
+        whole = b"".join(pieces)
+        taken, self.bytes = whole[:count], whole[count:]
         return taken
 
     def next(self):
