@@ -11,6 +11,7 @@
 #include "ctserve/log.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +27,8 @@
 #define WORKER_ACCEPT_WAIT_NS_MAX 10000000ull
 #define WORKER_BEAT_EVERY_NS 100000000ull
 #define WORKER_WAIT_MS 1000
+#define WORKER_MMAP_BYTES_MIN (2 << 20)
+#define WORKER_SPARE_BYTES_MAX (16 << 20)
 /* An orphan has graceful_timeout to leave by itself, and this more before it is killed. */
 #define WORKER_ORPHAN_EXTRA_NS 300000000
 
@@ -521,6 +524,18 @@ static void attach_slot(void)
                       (disabled == NULL || strcasecmp(disabled, "true") != 0));
 }
 
+/* Bodies of up to a megabyte come and go with every request. By itself the allocator gives their
+ * pages back each time, and the kernel clears new ones for the next body, which costs more than
+ * reading it. Whoever set a limit by the environment knows better. */
+static void keep_some_memory(void)
+{
+    if (getenv("MALLOC_TRIM_THRESHOLD_") != NULL || getenv("MALLOC_MMAP_THRESHOLD_") != NULL ||
+        getenv("GLIBC_TUNABLES") != NULL)
+        return;
+    mallopt(M_MMAP_THRESHOLD, WORKER_MMAP_BYTES_MIN);
+    mallopt(M_TRIM_THRESHOLD, WORKER_SPARE_BYTES_MAX);
+}
+
 static void tie_to_master(void)
 {
     struct sigevent end = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
@@ -629,6 +644,7 @@ int worker_run(const struct worker_plan *plan)
     self.wake_fd = -1;
     self.control_fd = plan->control_fd;
     hardship_prepare();
+    keep_some_memory();
     service_init(&self.service, plan);
     self.service.wake = wake;
     attach_slot();
