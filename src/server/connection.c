@@ -185,12 +185,12 @@ static void enter_write(struct connection *connection, struct job *job,
 /* Write what there is, then go to `state`; stop in WRITE when the kernel is full. */
 static void finish(struct connection *connection, struct job *job, enum connection_state state)
 {
-    uint64_t waiting = outbox_count(&job->out);
+    bool waited = connection->state == CONNECTION_WRITE;
+    uint64_t before = CTS_UNLIKELY(waited) ? outbox_count(&job->out) : 0;
     int r = job_flush(job);
 
     if (CTS_UNLIKELY(r == -EAGAIN)) {
-        bool is_first = connection->state != CONNECTION_WRITE;
-        enter_write(connection, job, state, is_first || outbox_count(&job->out) < waiting);
+        enter_write(connection, job, state, !waited || outbox_count(&job->out) < before);
         return;
     }
     if (CTS_UNLIKELY(r < 0)) {
