@@ -176,9 +176,8 @@ static int keep(struct body *body, struct cts_bytes piece)
 
 static void show(struct body *body)
 {
-    body->ready = body->object != NULL
-                      ? (struct cts_bytes){body->object_at, body->object_count}
-                      : cts_buffer_view(&body->store);
+    body->ready = body->object != NULL ? (struct cts_bytes){body->object_at, body->object_count}
+                                       : cts_buffer_view(&body->store);
 }
 
 void body_expect(struct body *body)

@@ -167,8 +167,8 @@ static void enter(struct connection *connection, struct job *job, enum connectio
 }
 
 /* The kernel is full: wait until the client has read some. `sent` says that it has. */
-static void enter_write(struct connection *connection, struct job *job,
-                        enum connection_state after, bool sent)
+static void enter_write(struct connection *connection, struct job *job, enum connection_state after,
+                        bool sent)
 {
     if (after != CONNECTION_BODY && job_keep_rest(job) < 0)
         after = CONNECTION_LINGER;
@@ -504,8 +504,8 @@ static void drain_turn(struct connection *connection, struct hand *hand)
         enter_linger(connection);
         return;
     }
-    connection->discard_left -= used < connection->discard_left ? (uint32_t)used
-                                                                : connection->discard_left;
+    connection->discard_left -=
+        used < connection->discard_left ? (uint32_t)used : connection->discard_left;
     job->rest = bytes;
     if (r == 0) {
         cts_head_parser_reset(&job->parser);

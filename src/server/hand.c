@@ -69,7 +69,6 @@ void hand_abort_notice(struct hand *hand)
         return;
     if (!atomic_compare_exchange_strong(&connection->job->answer, &open, JOB_ANSWER_ABORTED))
         return;
-    if (send(connection->fd, abort_reply, sizeof(abort_reply) - 1,
-             MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+    if (send(connection->fd, abort_reply, sizeof(abort_reply) - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         return;
 }

@@ -1,15 +1,17 @@
 /* master.c - see master.h. Phrases in the log are gunicorn's: people grep for them. */
-#include "master.h"
+#include "master_own.h"
 
 #include "banner.h"
 #include "fork.h"
 #include "hardship.h"
 #include "pidfile.h"
+#include "reload.h"
 #include "server_ops.h"
 #include "signals.h"
 #include "stall.h"
-#include "supervisor.h"
+#include "succession.h"
 #include "systemd.h"
+#include "telemetry.h"
 
 #include "ctserve/buffer.h"
 #include "ctserve/log.h"
@@ -26,45 +28,7 @@
 #define BIND_PAUSE_S 1.0
 #define QUICK_STOP_S 2.0
 #define AGENT_STOP_MS 900u
-#define PROMOTION_LOOK_S 1.0
 #define REAP_PER_TURN_MAX 4096
-
-enum phase { PHASE_BINDING, PHASE_RUNNING, PHASE_STOPPING, PHASE_LEAVING, PHASE_DONE };
-
-struct master {
-    const struct cts_entry *entry;
-    const struct cts_gateway *gateway;
-    struct cts_settings *settings;
-    struct cts_settings *old_settings;   /* while a reload runs: those of the old generation */
-    struct upgrade *upgrade;
-    struct ev_loop *loop;
-    void *lock_token;
-    enum phase phase;
-    int bind_tries;
-    bool bind_is_due;
-    ev_timer timer;                      /* BINDING: next try; RUNNING: promotion */
-    struct listeners listeners;
-    struct listeners old_listeners;      /* while a reload that changed `bind` runs */
-    bool listeners_changed;
-    int inherited_fds[LISTENERS_MAX];
-    size_t inherited_count;
-    bool is_systemd;
-    struct supervisor supervisor;
-    struct agent_link agent;
-    struct ring *ring;                   /* the master's own */
-    pid_t parent_master_pid;             /* the older master during an upgrade, or 0 */
-    pid_t reexec_pid;                    /* the newer one, or 0 */
-    const char *name;                    /* "Master", "Master.2" */
-    char pidfile[4096];                  /* the one we wrote, or "" */
-    uint64_t boot_mono_ns;
-    struct span_mark boot_mark, reload_mark;
-    bool boot_is_told;
-    bool shows_banner, traces_shown;
-    char traces[320];
-    int exit_code;
-    bool is_crash;                       /* ends without on_exit, as gunicorn does */
-    bool stop_is_quick;
-};
 
 /* Python asks the server through functions without a context; there is one master per process. */
 static struct master *the_master;
@@ -109,14 +73,14 @@ struct cts_server_ops server_ops = {
 };
 
 /* -- small things ------------------------------------------------------------------------------ */
-static int run_hook(struct master *master, enum cts_hook hook, struct cts_error *error)
+int master_run_hook(struct master *master, enum cts_hook hook, struct cts_error *error)
 {
     struct cts_hook_call call = {0};
     return master->gateway->run_hook(hook, &call, error);
 }
 
-static int run_nworkers_changed(struct master *master, int64_t new_count, int64_t old_count,
-                                struct cts_error *error)
+int master_set_workers(struct master *master, int64_t new_count, int64_t old_count,
+                       struct cts_error *error)
 {
     struct cts_hook_call call = {.new_count = new_count, .old_count = old_count};
     supervisor_set_target(&master->supervisor, new_count);
@@ -124,22 +88,23 @@ static int run_nworkers_changed(struct master *master, int64_t new_count, int64_
     return master->gateway->run_hook(CTS_HOOK_NWORKERS_CHANGED, &call, error);
 }
 
-static void set_title(const struct master *master, const char *what)
+void master_set_title(const struct master *master, const char *what)
 {
     char title[256];
     snprintf(title, sizeof(title), "ctserve: %s [%s%s]", what,
-             cts_settings_process_name(master->settings), master->parent_master_pid != 0 ? ".2" : "");
+             cts_settings_process_name(master->settings),
+             master->parent_master_pid != 0 ? ".2" : "");
     cts_title_set(title);
 }
 
-static void set_timer(struct master *master, double seconds)
+void master_set_timer(struct master *master, double seconds)
 {
     ev_timer_stop(master->loop, &master->timer);
     ev_timer_set(&master->timer, seconds, 0);
     ev_timer_start(master->loop, &master->timer);
 }
 
-static void say_names(const struct master *master, const char *phrase)
+void master_say_names(const struct master *master, const char *phrase)
 {
     char names[1024];
     listener_names(&master->listeners, names, sizeof(names));
@@ -156,136 +121,15 @@ static void crash(struct master *master, int exit_code, const char *text)
     master->stop_is_quick = true;
 }
 
-/* -- tracing ----------------------------------------------------------------------------------- */
-static bool tracing_is_on(const struct cts_settings *settings)
-{
-    const char *disabled = getenv("OTEL_SDK_DISABLED");
-    bool is_disabled = disabled != NULL && cts_bytes_equal_nocase(cts_bytes_of(disabled),
-                                                                  cts_bytes_of("true"));
-    return cts_settings_bool(settings, CTS_SETTING_tracing) && !is_disabled;
-}
-
-static uint32_t ring_bytes(const struct cts_settings *settings)
-{
-    int64_t wanted = tracing_is_on(settings)
-                         ? cts_settings_int(settings, CTS_SETTING_trace_ring_bytes) : 0;
-    uint32_t bytes = CTS_RING_BYTES_MIN;
-    while (bytes < wanted && bytes < CTS_RING_BYTES_MAX)
-        bytes *= 2;
-    return bytes;
-}
-
-static const char *api_of(const struct master *master)
-{
-    const char *api = cts_settings_text(master->settings, CTS_SETTING_trace_api);
-    if (api == NULL)
-        return "off";
-    if (strcmp(api, "auto") != 0)
-        return api;
-    return isatty(2) && listener_is_loopback(&master->listeners) ? "auto" : "off";
-}
-
-static void on_agent_ready(void *user, const char *api, const char *token)
-{
-    struct master *master = user;
-    if (api[0] == '\0')
-        return;
-    snprintf(master->traces, sizeof(master->traces), "http://%s/?t=%s", api, token);
-    if (master->shows_banner && !master->traces_shown)
-        banner_show_traces(master->traces);
-    else
-        cts_info("Traces at: %s", master->traces);
-    master->traces_shown = true;
-}
-
-static void on_agent_recycle(void *user, struct ring *ring)
-{
-    struct master *master = user;
-    struct member *member = supervisor_by_ring(&master->supervisor, ring);
-    if (member == NULL)
-        return;
-    cts_warning("the trace ring of worker (pid:%d) is damaged: the worker is replaced",
-                (int)member->pid);
-    supervisor_drain(member, CTS_GONE_RING_DAMAGED);
-}
-
-static int put_hello(struct cts_buffer *out, const struct master *master)
-{
-    const struct cts_settings *settings = master->settings;
-    const char *endpoint = cts_settings_text(settings, CTS_SETTING_trace_otlp_endpoint);
-    const char *protocol = cts_settings_text(settings, CTS_SETTING_trace_otlp_protocol);
-    const char *service = cts_settings_text(settings, CTS_SETTING_trace_service_name);
-    char binds[1024];
-    listener_names(&master->listeners, binds, sizeof(binds));
-    return cts_buffer_printf(
-        out,
-        "master_pid=%d\nserver_version=%s\napp=%s\nuid=%d\ngid=%d\nservice_name=%s\n"
-        "otlp_endpoint=%s\notlp_protocol=%s\nworkers=%lld\nbind=%s\nstarted_real_ns=%llu\n",
-        (int)getpid(), CTS_VERSION, cts_settings_process_name(master->settings), (int)geteuid(),
-        (int)getegid(), service != NULL ? service : "", endpoint != NULL ? endpoint : "",
-        protocol != NULL ? protocol : "", (long long)master->supervisor.target, binds,
-        (unsigned long long)cts_clock_real_ns());
-}
-
-static void start_agent(struct master *master)
-{
-    const char *api = api_of(master);
-    const char *asked = cts_settings_text(master->settings, CTS_SETTING_trace_api);
-    bool api_is_asked = asked != NULL && strcmp(asked, "auto") != 0 && strcmp(asked, "off") != 0;
-    if (!tracing_is_on(master->settings) && !api_is_asked)
-        return;
-    if (master->entry->agent_path == NULL || master->entry->agent_path[0] == '\0') {
-        cts_debug("no ctserve-agent beside this program: traces are not collected");
-        return;
-    }
-    struct cts_buffer hello = CTS_BUFFER_EMPTY;
-    if (put_hello(&hello, master) == 0 && cts_buffer_put(&hello, "", 1) == 0) {
-        struct agent_link_plan plan = {
-            .loop = master->loop,
-            .agent_path = master->entry->agent_path,
-            .hello = cts_buffer_view(&hello).at,
-            .api = api,
-            .on_ready = on_agent_ready,
-            .on_recycle = on_agent_recycle,
-            .user = master,
-        };
-        agent_link_start(&master->agent, &plan);
-    }
-    cts_buffer_free(&hello);
-}
-
-/* The master's own ring. Without one (no memory), everything but its spans goes on. */
-static void open_own_ring(struct master *master)
-{
-    struct cts_slot_plan plan = {.slot_index = -1, .generation = 1, .rows_count = 1,
-                                 .ring_bytes = master->supervisor.ring_bytes};
-    int r;
-    master->ring = agent_link_ring_new(&master->agent, &plan, &r);
-    if (master->ring == NULL || cts_tracer_attach_master(&master->ring->slot) < 0) {
-        cts_warning("the master's spans are lost: no memory for their ring");
-        return;
-    }
-    agent_link_ring_begin(&master->agent, master->ring, getpid());
-}
-
-static void put_past_span(const char *name, const struct span_mark *parent, uint64_t start_ns,
-                          uint64_t end_ns)
-{
-    struct cts_span span = {.name = name, .start_mono_ns = start_ns, .end_mono_ns = end_ns};
-    memcpy(span.trace_id, parent->trace_id, sizeof(span.trace_id));
-    memcpy(span.parent_span_id, parent->span_id, sizeof(span.parent_span_id));
-    cts_span_put(&span);
-}
-
 /* -- boot -------------------------------------------------------------------------------------- */
-static int write_pidfile(struct master *master, struct cts_error *error)
+int master_write_pidfile(struct master *master, struct cts_error *error)
 {
     const char *path = cts_settings_text(master->settings, CTS_SETTING_pidfile);
     if (path == NULL || path[0] == '\0')
         return 0;
     char named[sizeof(master->pidfile)];
-    if (snprintf(named, sizeof(named), "%s%s", path,
-                 master->parent_master_pid != 0 ? ".2" : "") >= (int)sizeof(named))
+    if (snprintf(named, sizeof(named), "%s%s", path, master->parent_master_pid != 0 ? ".2" : "") >=
+        (int)sizeof(named))
         return cts_error_set(error, CTS_EXIT_FAILURE, "the pid file's path is too long");
     if (pidfile_write(named, error) < 0)
         return -1;
@@ -293,7 +137,7 @@ static int write_pidfile(struct master *master, struct cts_error *error)
     return 0;
 }
 
-static void remove_pidfile(struct master *master)
+void master_remove_pidfile(struct master *master)
 {
     if (master->pidfile[0] != '\0')
         pidfile_remove(master->pidfile);
@@ -309,7 +153,7 @@ static int preload(struct master *master, struct cts_error *error)
         error->exit_code = CTS_EXIT_FAILURE; /* gunicorn ends with 1 here, whatever was wrong */
         return -1;
     }
-    put_past_span("ctserve.preload", &master->boot_mark, start_ns, cts_clock_mono_ns());
+    telemetry_put_past("ctserve.preload", &master->boot_mark, start_ns, cts_clock_mono_ns());
     master->supervisor.app_is_loaded = true;
     return 0;
 }
@@ -333,25 +177,26 @@ static void find_inherited(struct master *master)
 static int prepare(struct master *master, const struct master_plan *plan, struct cts_error *error)
 {
     const struct cts_gateway *gateway = master->gateway;
-    master->supervisor.ring_bytes = ring_bytes(master->settings);
-    cts_tracer_enable(tracing_is_on(master->settings));
-    if (tracing_is_on(master->settings))
-        open_own_ring(master);
+    master->supervisor.ring_bytes = telemetry_ring_bytes(master->settings);
+    cts_tracer_enable(telemetry_is_on(master->settings));
+    if (telemetry_is_on(master->settings))
+        telemetry_open_ring(master);
     spans_begin(&master->boot_mark, NULL);
     master->boot_mark.start_mono_ns = master->boot_mono_ns;
-    put_past_span("ctserve.config", &master->boot_mark, plan->config_mono_ns[0],
-                  plan->config_mono_ns[1]);
+    telemetry_put_past("ctserve.config", &master->boot_mark, plan->config_mono_ns[0],
+                       plan->config_mono_ns[1]);
 
     find_inherited(master);
     if (gateway->configure(master->settings, &server_ops, error) < 0 ||
-        run_nworkers_changed(master, cts_settings_int(master->settings, CTS_SETTING_workers), -1,
-                             error) < 0 ||
+        master_set_workers(master, cts_settings_int(master->settings, CTS_SETTING_workers), -1,
+                           error) < 0 ||
         preload(master, error) < 0)
         return -1;
     master->shows_banner = banner_is_wanted(master->settings);
     if (!master->shows_banner)
         cts_info("Starting ctserve %s", CTS_VERSION);
-    if (write_pidfile(master, error) < 0 || run_hook(master, CTS_HOOK_ON_STARTING, error) < 0 ||
+    if (master_write_pidfile(master, error) < 0 ||
+        master_run_hook(master, CTS_HOOK_ON_STARTING, error) < 0 ||
         gateway->own_signals(false, error) < 0)
         return -1;
     int r = signals_start(master->loop);
@@ -360,8 +205,10 @@ static int prepare(struct master *master, const struct master_plan *plan, struct
 
 static struct banner banner_of(const struct master *master)
 {
-    return (struct banner){.entry = master->entry, .gateway = master->gateway,
-                           .settings = master->settings, .listeners = &master->listeners,
+    return (struct banner){.entry = master->entry,
+                           .gateway = master->gateway,
+                           .settings = master->settings,
+                           .listeners = &master->listeners,
                            .boot_mono_ns = master->boot_mono_ns,
                            .app_is_loaded = master->supervisor.app_is_loaded};
 }
@@ -373,18 +220,18 @@ static int become_ready(struct master *master, struct cts_error *error)
     if (master->shows_banner) {
         banner_show(&banner);
     } else {
-        say_names(master, "Listening at");
+        master_say_names(master, "Listening at");
         cts_info("Using worker: %s", banner_worker_name(master->settings));
     }
     systemd_notify("READY=1\nSTATUS=ctserve master booted");
-    start_agent(master);
-    if (run_hook(master, CTS_HOOK_WHEN_READY, error) < 0)
+    telemetry_start_agent(master);
+    if (master_run_hook(master, CTS_HOOK_WHEN_READY, error) < 0)
         return -1;
-    set_title(master, "master");
+    master_set_title(master, "master");
     stall_start(&master->supervisor);
     master->supervisor.parent = &master->boot_mark;
     if (master->parent_master_pid != 0)
-        set_timer(master, PROMOTION_LOOK_S);
+        master_set_timer(master, SUCCESSION_LOOK_S);
     master->phase = PHASE_RUNNING;
     return 0;
 }
@@ -401,7 +248,7 @@ static void bind_step(struct master *master)
                           master->inherited_count, is_last, &error);
     if (verdict == LISTENER_AGAIN) {
         cts_debug("Retrying in 1 second.");
-        set_timer(master, BIND_PAUSE_S);
+        master_set_timer(master, BIND_PAUSE_S);
         return;
     }
     master->listeners.is_inherited |= master->is_systemd;
@@ -413,8 +260,8 @@ static void bind_step(struct master *master)
 static void begin_stop(struct master *master, int signo)
 {
     if (master->phase < PHASE_STOPPING) {
-        bool unlinks = master->reexec_pid == 0 && master->parent_master_pid == 0 &&
-                       !master->is_systemd;
+        bool unlinks =
+            master->reexec_pid == 0 && master->parent_master_pid == 0 && !master->is_systemd;
         listener_close_all(&master->listeners, unlinks, NULL);
         listener_close_all(&master->old_listeners, unlinks, NULL);
         stall_stop(&master->supervisor);
@@ -440,7 +287,8 @@ static void end_boot_span(struct master *master, const char *failure)
     spans_end(&master->boot_mark,
               &(struct span_story){.name = "ctserve.boot",
                                    .error_type = failure != NULL ? "ctserve.boot_failed" : NULL,
-                                   .message = failure, .attributes = attributes,
+                                   .message = failure,
+                                   .attributes = attributes,
                                    .attributes_count = CTS_COUNT(attributes)});
     master->supervisor.parent = NULL;
 }
@@ -448,7 +296,7 @@ static void end_boot_span(struct master *master, const char *failure)
 static void run_on_exit(struct master *master)
 {
     struct cts_error error = {0};
-    if (run_hook(master, CTS_HOOK_ON_EXIT, &error) < 0) {
+    if (master_run_hook(master, CTS_HOOK_ON_EXIT, &error) < 0) {
         cts_error_log("on_exit hook failed:\n%s", error.text);
         if (master->exit_code == 0)
             master->exit_code = CTS_EXIT_FAILURE;
@@ -466,244 +314,23 @@ static void last_words(struct master *master)
         if (supervisor->halt_reason[0] != '\0')
             cts_log(level, "Reason: %s", supervisor->halt_reason);
     }
-    remove_pidfile(master);
+    master_remove_pidfile(master);
     if (!master->is_crash)
         run_on_exit(master);
     struct span_mark mark;
     spans_begin(&mark, NULL);
     struct cts_attribute attributes[] = {spans_int("process.exit.code", master->exit_code)};
-    spans_end(&mark, &(struct span_story){.name = "ctserve.shutdown",
-                                          .error_type = master->exit_code != 0 ? "ctserve.exit"
-                                                                               : NULL,
-                                          .message = supervisor->halt_reason,
-                                          .attributes = attributes, .attributes_count = 1});
+    spans_end(&mark,
+              &(struct span_story){.name = "ctserve.shutdown",
+                                   .error_type = master->exit_code != 0 ? "ctserve.exit" : NULL,
+                                   .message = supervisor->halt_reason,
+                                   .attributes = attributes,
+                                   .attributes_count = 1});
     if (master->ring != NULL)
-        agent_link_event(&master->agent, master->ring, CTS_WORKER_EVENT_DRAINING,
-                         CTS_GONE_STOPPED, 0);
+        agent_link_event(&master->agent, master->ring, CTS_WORKER_EVENT_DRAINING, CTS_GONE_STOPPED,
+                         0);
     agent_link_stop(&master->agent, AGENT_STOP_MS);
     master->phase = PHASE_LEAVING;
-}
-
-/* -- reload ------------------------------------------------------------------------------------ */
-static void reload_failed(struct master *master, const char *text)
-{
-    cts_error_log("Reload failed, the old workers go on serving:\n%s", text);
-    struct cts_attribute attributes[] = {spans_int("ctserve.workers", master->supervisor.target)};
-    spans_end(&master->reload_mark,
-              &(struct span_story){.name = "ctserve.reload", .error_type = "ctserve.reload_failed",
-                                   .message = text, .attributes = attributes,
-                                   .attributes_count = 1});
-    master->supervisor.parent = NULL;
-}
-
-static void settings_free(struct cts_settings **settings)
-{
-    if (*settings == NULL)
-        return;
-    cts_settings_done(*settings);
-    free(*settings);
-    *settings = NULL;
-}
-
-/* Back to what the serving generation was started with. */
-static void restore_old(struct master *master)
-{
-    struct cts_error error = {0};
-    if (master->old_settings == NULL)
-        return;
-    struct cts_settings *given_up = master->settings;
-    master->settings = master->old_settings;
-    master->old_settings = NULL;
-    master->supervisor.settings = master->settings;
-    if (master->gateway->configure(master->settings, &server_ops, &error) < 0)
-        cts_error_log("restoring the old configuration: %s", error.text);
-    settings_free(&given_up);
-    if (master->listeners_changed) {
-        listener_close_all(&master->listeners, true, &master->old_listeners);
-        master->listeners = master->old_listeners;
-        master->old_listeners = (struct listeners){0};
-        master->listeners_changed = false;
-    }
-    int64_t count = cts_settings_int(master->settings, CTS_SETTING_workers);
-    if (count != master->supervisor.target &&
-        run_nworkers_changed(master, count, master->supervisor.target, &error) < 0)
-        cts_error_log("nworkers_changed hook failed:\n%s", error.text);
-}
-
-static bool binds_differ(const struct cts_settings *one, const struct cts_settings *other)
-{
-    char *const *texts[2];
-    size_t count = cts_settings_list(one, CTS_SETTING_bind, &texts[0]);
-    if (count != cts_settings_list(other, CTS_SETTING_bind, &texts[1]))
-        return true;
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(texts[0][i], texts[1][i]) != 0)
-            return true;
-    return false;
-}
-
-static int rebind(struct master *master, struct cts_error *error)
-{
-    if (master->inherited_count > 0 || !binds_differ(master->settings, master->old_settings))
-        return 0;
-    struct listeners fresh = {0};
-    if (listener_open_all(&fresh, master->settings, &master->listeners, NULL, 0, true, error) !=
-        LISTENER_OPEN) {
-        listener_close_all(&fresh, true, &master->listeners);
-        return -1;
-    }
-    if (master->listeners_changed) /* a reload overtakes another one */
-        listener_close_all(&master->listeners, true, &fresh);
-    else
-        master->old_listeners = master->listeners;
-    master->listeners = fresh;
-    master->listeners_changed = true;
-    say_names(master, "Listening at");
-    return 0;
-}
-
-/* The new settings are read; from here on a failure has to be undone. */
-static int take_over(struct master *master, struct cts_error *error)
-{
-    if (master->gateway->configure(master->settings, &server_ops, error) < 0 ||
-        run_nworkers_changed(master, cts_settings_int(master->settings, CTS_SETTING_workers),
-                             master->supervisor.target, error) < 0 ||
-        rebind(master, error) < 0 || run_hook(master, CTS_HOOK_ON_RELOAD, error) < 0)
-        return -1;
-    remove_pidfile(master);
-    return write_pidfile(master, error);
-}
-
-/* Settings are read where the first start read them: a relative path, and a `chdir` that has left
- * the file, mean the same again. NULL: nothing has changed, we stand where we stood. */
-static struct cts_settings *read_again(struct master *master, struct cts_error *error)
-{
-    int here_fd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    struct cts_settings *fresh = calloc(1, sizeof(*fresh));
-    if (fresh == NULL)
-        cts_error_set(error, CTS_EXIT_FAILURE, "no memory");
-    else if (chdir(master->upgrade->directory) < 0)
-        cts_error_set(error, CTS_EXIT_FAILURE, "can't chdir to '%s': %s",
-                      master->upgrade->directory, strerror(errno));
-    if (error->text[0] != '\0' ||
-        boot_read_settings(master->entry, master->gateway, fresh, error) < 0) {
-        free(fresh);
-        fresh = NULL;
-        if (here_fd >= 0 && fchdir(here_fd) < 0)
-            cts_warning("the working directory is gone");
-    }
-    cts_fd_close(&here_fd);
-    return fresh;
-}
-
-static void reload(struct master *master)
-{
-    struct cts_error error = {0};
-    cts_info("Hang up: %s", master->name);
-    spans_begin(&master->reload_mark, NULL);
-    struct cts_settings *fresh = read_again(master, &error);
-    if (fresh == NULL) {
-        reload_failed(master, error.text);
-        return;
-    }
-    put_past_span("ctserve.config", &master->reload_mark, master->reload_mark.start_mono_ns,
-                  cts_clock_mono_ns());
-    if (master->old_settings == NULL) {
-        master->old_settings = master->settings;
-        master->settings = fresh;
-    } else { /* a reload overtakes another one: that one's settings never served */
-        struct cts_settings *overtaken = master->settings;
-        master->settings = fresh;
-        settings_free(&overtaken);
-    }
-    master->supervisor.settings = master->settings;
-    if (take_over(master, &error) < 0) {
-        reload_failed(master, error.text);
-        restore_old(master);
-        supervisor_reload_abort(&master->supervisor);
-        return;
-    }
-    if (cts_log_reopen() < 0)
-        cts_warning("the error log could not be opened again");
-    cts_tracer_enable(tracing_is_on(master->settings));
-    set_title(master, "master");
-    master->supervisor.parent = &master->reload_mark;
-    supervisor_reload_begin(&master->supervisor);
-}
-
-static void look_at_reload(struct master *master)
-{
-    struct supervisor *supervisor = &master->supervisor;
-    if (supervisor->reload == RELOAD_DONE) {
-        supervisor->reload = RELOAD_NONE;
-        settings_free(&master->old_settings);
-        if (master->listeners_changed)
-            listener_close_all(&master->old_listeners, true, &master->listeners);
-        master->listeners_changed = false;
-        struct cts_attribute attributes[] = {spans_int("ctserve.workers", supervisor->target)};
-        spans_end(&master->reload_mark,
-                  &(struct span_story){.name = "ctserve.reload", .attributes = attributes,
-                                       .attributes_count = 1});
-        supervisor->parent = NULL;
-    } else if (supervisor->reload == RELOAD_FAILED) {
-        reload_failed(master, supervisor->reload_failure);
-        restore_old(master);
-        supervisor_reload_abort(supervisor);
-    }
-}
-
-/* -- upgrade ----------------------------------------------------------------------------------- */
-/* In the child of USR2. Returns the exit code when the exec did not happen. */
-static int exec_again(struct master *master, pid_t old_pid)
-{
-    struct cts_error error = {0};
-    if (run_hook(master, CTS_HOOK_PRE_EXEC, &error) < 0) {
-        cts_error_log("pre_exec hook failed:\n%s", error.text);
-        return CTS_EXIT_FAILURE;
-    }
-    int r = upgrade_exec(master->upgrade, &master->listeners, old_pid, master->is_systemd);
-    cts_error_log("can't start %s again: %s", master->upgrade->program, strerror(-r));
-    return CTS_EXIT_FAILURE;
-}
-
-static void reexec(struct master *master)
-{
-    if (master->reexec_pid != 0) {
-        cts_warning("USR2 signal ignored. Child exists.");
-        return;
-    }
-    if (master->parent_master_pid != 0) {
-        cts_warning("USR2 signal ignored. Parent exists.");
-        return;
-    }
-    pid_t old_pid = getpid();
-    pid_t pid = fork_for_exec(master->gateway, master->loop);
-    if (pid == 0)
-        _exit(exec_again(master, old_pid));
-    if (pid < 0)
-        cts_error_log("USR2: can't fork: %s", strerror(-pid));
-    else
-        master->reexec_pid = pid;
-}
-
-static void look_for_promotion(struct master *master)
-{
-    struct cts_error error = {0};
-    if (master->parent_master_pid == 0)
-        return;
-    if (getppid() == master->parent_master_pid) {
-        if (!ev_is_active(&master->timer))
-            set_timer(master, PROMOTION_LOOK_S);
-        return;
-    }
-    cts_info("Master has been promoted.");
-    master->name = "Master";
-    master->parent_master_pid = 0;
-    unsetenv("GUNICORN_PID");
-    remove_pidfile(master);
-    if (write_pidfile(master, &error) < 0)
-        cts_error_log("%s", error.text);
-    set_title(master, "master");
 }
 
 /* -- signals ----------------------------------------------------------------------------------- */
@@ -713,7 +340,7 @@ static void change_target(struct master *master, int64_t by)
     int64_t old_count = master->supervisor.target;
     if (old_count + by < 1)
         return;
-    if (run_nworkers_changed(master, old_count + by, old_count, &error) < 0)
+    if (master_set_workers(master, old_count + by, old_count, &error) < 0)
         cts_error_log("nworkers_changed hook failed:\n%s", error.text);
 }
 
@@ -741,7 +368,7 @@ static void graceful_stop_by_winch(struct master *master)
     }
     struct cts_error error = {0};
     cts_info("graceful stop of workers");
-    if (run_nworkers_changed(master, 0, master->supervisor.target, &error) < 0)
+    if (master_set_workers(master, 0, master->supervisor.target, &error) < 0)
         cts_error_log("nworkers_changed hook failed:\n%s", error.text);
 }
 
@@ -757,7 +384,7 @@ static void handle_running(struct master *master, int signo)
         break;
     case SIGHUP:
         if (master->phase == PHASE_RUNNING)
-            reload(master);
+            reload_begin(master);
         break;
     case SIGTTIN:
         change_target(master, 1);
@@ -772,7 +399,7 @@ static void handle_running(struct master *master, int signo)
         break;
     case SIGUSR2:
         if (master->phase == PHASE_RUNNING)
-            reexec(master);
+            succession_start(master);
         break;
     case SIGWINCH:
         graceful_stop_by_winch(master);
@@ -834,11 +461,11 @@ static void look_at_boot(struct master *master)
 static const struct worker_plan *run_step(struct master *master)
 {
     struct supervisor *supervisor = &master->supervisor;
-    look_for_promotion(master);
+    succession_look(master);
     const struct worker_plan *child = supervisor_manage(supervisor);
     if (child != NULL)
         return child;
-    look_at_reload(master);
+    reload_look(master);
     look_at_boot(master);
     if (supervisor->halt_code >= 0) {
         master->exit_code = supervisor->halt_code;
@@ -930,7 +557,7 @@ static void done(struct master *master)
     agent_link_done(&master->agent);
     signals_stop();
     ev_loop_destroy(master->loop);
-    settings_free(&master->old_settings);
+    reload_free_settings(&master->old_settings);
 }
 
 int master_run(const struct master_plan *plan)

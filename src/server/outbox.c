@@ -158,8 +158,8 @@ static int write_both(struct outbox *outbox, const struct transport *transport, 
 {
     struct cts_bytes first = cts_buffer_view(&outbox->bytes);
     bool has_buffer = first.count > 0;
-    ssize_t n = transport->write(fd, has_buffer ? first : *bytes, has_buffer ? *bytes : nothing,
-                                 false);
+    ssize_t n =
+        transport->write(fd, has_buffer ? first : *bytes, has_buffer ? *bytes : nothing, false);
     if (n < 0)
         return n == -EAGAIN ? -EAGAIN : -EPIPE;
     size_t from_buffer = (size_t)n < first.count ? (size_t)n : first.count;
