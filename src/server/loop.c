@@ -6,12 +6,15 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
 #define SECOND_NS 1000000000ull
 #define LOOP_CLOCK_TICK_S 0.25
 #define LOOP_ACCEPT_PAUSE_S 0.1
+#define LOOP_LOOK_S 0.06
+#define LOOP_LOOK_TWICE_S 0.04
 #define LOOP_DRAIN_GRACE_S 0.25      /* the service stops: nobody is there for them anyway */
 #define LOOP_DRAIN_GRACE_MAX_S 5.    /* others go on serving: up to `keepalive` */
 #define LOOP_DRAIN_TICK_S 0.05
@@ -29,6 +32,8 @@ static void count_connections(struct loop *loop, int change)
 {
     loop->connections_count += change;
     atomic_store_explicit(&loop->service->connections_count, loop->connections_count,
+                          memory_order_relaxed);
+    atomic_store_explicit(&loop->place->connections_count, loop->connections_count,
                           memory_order_relaxed);
     cts_worker_connections(loop->connections_count);
 }
@@ -48,21 +53,15 @@ static void on_connection(struct ev_loop *ev, ev_io *watcher, int events)
         put_in_batch(loop, connection);
 }
 
-static void watch_listeners(struct loop *loop, bool on);
+static void decide_listening(struct loop *loop);
 static void pause_accepting(struct loop *loop);
 
 static void on_listener(struct ev_loop *ev, ev_io *watcher, int events)
 {
-    struct loop_listener *ready = CTS_CONTAINER(watcher, struct loop_listener, watcher);
+    struct loop_listener *ready = CTS_CONTAINER(watcher, struct loop_listener, watch.io);
     struct loop *loop = ready->loop;
     if (events & EV_ERROR) {
         pause_accepting(loop);
-        return;
-    }
-    if (loop->connections_count >= loop->service->connections_max) {
-        /* Watching on without accepting would spin; the next client that leaves lets us look. */
-        loop->is_full = true;
-        watch_listeners(loop, false);
         return;
     }
     ready->is_ready = true;
@@ -80,6 +79,8 @@ static void on_wake(struct ev_loop *ev, ev_async *watcher, int events)
 static void on_beat(struct ev_loop *ev, ev_timer *watcher, int events)
 {
     struct loop *loop = ev_userdata(ev);
+    for (size_t i = 0; i < loop->listeners_count && loop->listens; i++)
+        exclusive_refresh(&loop->exclusive, ev, &loop->listeners[i].watch);
     if (loop->on_beat != NULL)
         loop->on_beat(loop);
 }
@@ -113,14 +114,26 @@ static void on_clock(struct ev_loop *ev, ev_timer *watcher, int events)
 /* -- listeners ------------------------------------------------------------------------------ */
 static void watch_listeners(struct loop *loop, bool on)
 {
+    loop->listens = on;
     for (size_t i = 0; i < loop->listeners_count; i++) {
-        loop->listeners[i].is_ready = on && loop->is_emptying;
+        struct loop_listener *member = &loop->listeners[i];
+        member->is_ready = on && loop->is_emptying;
         if (on)
-            ev_io_start(loop->ev, &loop->listeners[i].watcher);
+            exclusive_watch(&loop->exclusive, loop->ev, &member->watch);
         else
-            ev_io_stop(loop->ev, &loop->listeners[i].watcher);
+            exclusive_ignore(&loop->exclusive, loop->ev, &member->watch);
     }
     loop->accept_wanted_since_ns = on && loop->is_emptying ? cts_clock_mono_ns() : 0;
+}
+
+static void decide_listening(struct loop *loop)
+{
+    bool accepts = loop->accepts && !loop->is_paused && !loop->is_full;
+    bool listens = accepts && !loop->has_stepped_back;
+    atomic_store_explicit(&loop->place->accepts, accepts && !loop->is_draining,
+                          memory_order_relaxed);
+    if (listens != loop->listens)
+        watch_listeners(loop, listens);
 }
 
 static void on_accept_pause(struct ev_loop *ev, ev_timer *watcher, int events)
@@ -128,8 +141,7 @@ static void on_accept_pause(struct ev_loop *ev, ev_timer *watcher, int events)
     struct loop *loop = ev_userdata(ev);
     ev_timer_stop(ev, watcher);
     loop->is_paused = false;
-    if (loop->accepts)
-        watch_listeners(loop, true);
+    decide_listening(loop);
 }
 
 static void pause_accepting(struct loop *loop)
@@ -137,9 +149,88 @@ static void pause_accepting(struct loop *loop)
     if (loop->is_paused || !loop->accepts)
         return;
     loop->is_paused = true;
-    watch_listeners(loop, false);
+    decide_listening(loop);
     ev_timer_set(&loop->accept_pause, LOOP_ACCEPT_PAUSE_S, 0.);
     ev_timer_start(loop->ev, &loop->accept_pause);
+}
+
+/* -- stepping back -------------------------------------------------------------------------- */
+static bool siblings_have_fewer(const struct loop *loop)
+{
+    return loop->shares_listeners && loop->accepts && !loop->is_draining &&
+           loop->connections_count > 1 &&
+           siblings_say_step_back(loop->service->plan->facts.slot_index, ev_time(),
+                                  loop->doubt_since);
+}
+
+static void look_in(struct loop *loop, double seconds)
+{
+    ev_timer_stop(loop->ev, &loop->look_timer);
+    ev_timer_set(&loop->look_timer, seconds, 0.);
+    ev_timer_start(loop->ev, &loop->look_timer);
+}
+
+static void step_forward(struct loop *loop)
+{
+    loop->has_stepped_back = false;
+    loop->saw_client_waiting = false;
+    ev_timer_stop(loop->ev, &loop->look_timer);
+}
+
+/* Connections came in since the last poll. Whoever was woken by a client must take it, so nobody
+ * steps back with one at the door. */
+static void weigh(struct loop *loop)
+{
+    loop->has_grown = loop->accept_wanted_since_ns != 0;
+    loop->is_full = loop->connections_count >= loop->service->connections_max;
+    if (!loop->has_grown && !loop->has_stepped_back && siblings_have_fewer(loop)) {
+        loop->has_stepped_back = true;
+        look_in(loop, LOOP_LOOK_S);
+    }
+    decide_listening(loop);
+}
+
+/* A connection went while nobody was let in. */
+static void weigh_again(struct loop *loop)
+{
+    loop->is_full = loop->connections_count >= loop->service->connections_max;
+    if (loop->has_stepped_back && !siblings_have_fewer(loop))
+        step_forward(loop);
+    decide_listening(loop);
+}
+
+static bool has_client_waiting(const struct loop *loop)
+{
+    struct pollfd asks[LOOP_LISTENERS_MAX];
+    for (size_t i = 0; i < loop->listeners_count; i++)
+        asks[i] = (struct pollfd){.fd = loop->listeners[i].listener->fd, .events = POLLIN};
+    return poll(asks, loop->listeners_count, 0) > 0;
+}
+
+/* Has a client waited since the last look, and nobody came for anybody? */
+static bool siblings_let_down(struct loop *loop)
+{
+    unsigned accepted_count = siblings_accepted_count();
+    bool waits = has_client_waiting(loop);
+    bool is_let_down =
+        waits && loop->saw_client_waiting && accepted_count == loop->accepted_count;
+    loop->saw_client_waiting = waits && !loop->saw_client_waiting;
+    loop->accepted_count = accepted_count;
+    return is_let_down;
+}
+
+static void on_look(struct ev_loop *ev, ev_timer *watcher, int events)
+{
+    struct loop *loop = ev_userdata(ev);
+    if (siblings_have_fewer(loop)) {
+        if (!siblings_let_down(loop)) {
+            look_in(loop, loop->saw_client_waiting ? LOOP_LOOK_TWICE_S : LOOP_LOOK_S);
+            return;
+        }
+        loop->doubt_since = ev_time();
+    }
+    step_forward(loop);
+    decide_listening(loop);
 }
 
 static void init_listener(struct loop *loop, const struct listener *listener)
@@ -153,8 +244,8 @@ static void init_listener(struct loop *loop, const struct listener *listener)
     if (!listener->is_unix)
         (void)setsockopt(listener->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     (void)!cts_fd_set_nonblocking(listener->fd);
-    ev_io_init(&member->watcher, on_listener, listener->fd, EV_READ);
-    ev_set_priority(&member->watcher, EV_MINPRI);
+    ev_io_init(&member->watch.io, on_listener, listener->fd, EV_READ);
+    ev_set_priority(&member->watch.io, EV_MINPRI);
 }
 
 /* -- the loop ------------------------------------------------------------------------------- */
@@ -182,6 +273,9 @@ int loop_init(struct loop *loop, struct service *service)
     for (int i = 0; i < CLOCKS_COUNT; i++)
         cts_list_init(&loop->clocks[i]);
     set_clock_lengths(loop);
+    loop->place = siblings_own(service->plan->facts.slot_index);
+    loop->shares_listeners = service->plan->control_fd >= 0;
+    exclusive_init(&loop->exclusive, loop->shares_listeners);
     for (size_t i = 0; i < service->plan->listeners_count && i < LOOP_LISTENERS_MAX; i++)
         init_listener(loop, &service->plan->listeners[i]);
     ev_timer_init(&loop->clock_timer, on_clock, LOOP_CLOCK_TICK_S, LOOP_CLOCK_TICK_S);
@@ -190,11 +284,12 @@ int loop_init(struct loop *loop, struct service *service)
     ev_timer_init(&loop->beat_timer, on_beat, beat_s, beat_s);
     ev_timer_start(loop->ev, &loop->beat_timer);
     ev_init(&loop->accept_pause, on_accept_pause);
+    ev_init(&loop->look_timer, on_look);
     ev_timer_init(&loop->drain_timer, on_drain_grace, LOOP_DRAIN_GRACE_S, 0.);
     ev_async_init(&loop->wake, on_wake);
     ev_async_start(loop->ev, &loop->wake);
     loop->accepts = true;
-    watch_listeners(loop, true);
+    decide_listening(loop);
     return 0;
 }
 
@@ -205,10 +300,8 @@ static void free_connection(struct loop *loop, struct connection *connection)
     cts_list_take(&connection->clock_link);
     connection_free(connection);
     count_connections(loop, -1);
-    if (loop->is_full && loop->accepts && !loop->is_paused) {
-        loop->is_full = false;
-        watch_listeners(loop, true);
-    }
+    if (!loop->listens)
+        weigh_again(loop);
 }
 
 void loop_done(struct loop *loop)
@@ -225,11 +318,34 @@ void loop_done(struct loop *loop)
     loop->ev = NULL;
 }
 
+static void poll_once(struct loop *loop, bool may_sleep)
+{
+    struct sibling *place = loop->place;
+    atomic_store_explicit(&place->sleeps, may_sleep, memory_order_relaxed);
+    ev_run(loop->ev, may_sleep ? EVRUN_ONCE : EVRUN_NOWAIT);
+    atomic_store_explicit(&place->sleeps, false, memory_order_relaxed);
+    atomic_store_explicit(&place->polled_at, ev_now(loop->ev), memory_order_relaxed);
+}
+
+static void poll_and_take_over(struct loop *loop, bool may_sleep)
+{
+    for (size_t i = 0; i < loop->listeners_count; i++)
+        exclusive_turn_begins(&loop->exclusive, &loop->listeners[i].watch);
+    poll_once(loop, may_sleep);
+    for (size_t i = 0; i < loop->listeners_count; i++)
+        exclusive_turn_ends(&loop->exclusive, &loop->listeners[i].watch);
+}
+
 void loop_turn(struct loop *loop, bool may_sleep)
 {
+    if (CTS_UNLIKELY(loop->has_grown))
+        weigh(loop);
     bool has_work = !cts_list_is_empty(&loop->batch) ||
                     (loop->is_emptying && loop_may_accept(loop));
-    ev_run(loop->ev, may_sleep && !has_work ? EVRUN_ONCE : EVRUN_NOWAIT);
+    if (CTS_UNLIKELY(loop->exclusive.is_due))
+        poll_and_take_over(loop, may_sleep && !has_work);
+    else
+        poll_once(loop, may_sleep && !has_work);
 }
 
 struct connection *loop_take(struct loop *loop)
@@ -303,7 +419,8 @@ void loop_settle(struct loop *loop, struct connection *connection)
 static void stop_listening(struct loop *loop)
 {
     loop->accepts = loop->is_emptying = false;
-    watch_listeners(loop, false);
+    step_forward(loop);
+    decide_listening(loop);
 }
 
 /* -- accepting ------------------------------------------------------------------------------ */
@@ -332,6 +449,8 @@ static struct connection *accept_from(struct loop *loop, struct loop_listener *m
     if (connection == NULL)
         return NULL;
     connection->is_busy = true;
+    loop->has_grown = true;
+    atomic_fetch_add_explicit(&loop->place->accepted_count, 1, memory_order_relaxed);
     count_connections(loop, 1);
     return connection;
 }
@@ -426,6 +545,8 @@ void loop_drain(struct loop *loop, bool takes_backlog)
         loop->accept_wanted_since_ns = now_ns;
         for (size_t i = 0; i < loop->listeners_count; i++)
             loop->listeners[i].is_ready = true;
+        step_forward(loop);
+        decide_listening(loop);
     } else {
         stop_listening(loop);
     }

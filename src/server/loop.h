@@ -5,19 +5,30 @@
  * `batch`. Whoever serves them calls connection_turn() and gives them back with loop_settle().
  *
  * Clocks are lists, one per length of time, so a request costs no timer: a connection is moved to
- * the end of a list, and a tick looks at the front. The loop is never the default one, because
+ * the end of a list, and a tick looks at the front.
+ *
+ * Whether the loop watches the listeners is decided before it sleeps: not while it pauses, is full
+ * or leaves, and not while siblings have fewer connections (siblings.h). Then it has stepped back,
+ * and looks again when a client leaves and every 60 ms. When a client waits at such a moment and
+ * still 40 ms later, and nobody has let one in meanwhile, we take it: the siblings do not do what
+ * was expected of them (a stopped process seems to sleep for ever). Whoever has not polled since
+ * that moment is doubted until it does.
+ *
+ * The loop is never the default one, because
  * that would reap the application's own children. */
 #ifndef SERVER_LOOP_H
 #define SERVER_LOOP_H
 
+#include "exclusive.h"
 #include "hand.h"
+#include "siblings.h"
 
 #include <ev.h>
 
 #define LOOP_LISTENERS_MAX 64
 
 struct loop_listener {
-    ev_io watcher;
+    struct exclusive_watch watch;
     struct loop *loop;
     const struct listener *listener;
     bool is_ready;             /* a client waits, as of the last poll */
@@ -37,11 +48,21 @@ struct loop {
     ev_timer clock_timer;      /* ticks while a clock runs */
     ev_timer beat_timer;       /* 1 s: the loop turns even when nothing happens */
     ev_timer accept_pause;     /* no descriptors left: a moment without accepting */
+    ev_timer look_timer;       /* while we have stepped back */
     ev_timer drain_timer;      /* the last wait for clients that were active a moment ago */
     ev_async wake;
     bool accepts;
+    bool listens;              /* the listeners are watched: accepts, and none of the next three */
     bool is_paused;
-    bool is_full;              /* at the limit of connections: not listening */
+    bool is_full;              /* at the limit of connections */
+    bool has_stepped_back;     /* siblings have fewer */
+    bool shares_listeners;     /* with siblings */
+    bool has_grown;            /* connections came in since the last poll */
+    bool saw_client_waiting;   /* at the last look; so many had been let in by then: */
+    unsigned accepted_count;
+    double doubt_since;        /* ev_time(): siblings that have not polled since are not believed */
+    struct exclusive exclusive;
+    struct sibling *place;     /* what siblings see of us */
     bool is_draining;
     bool is_emptying;          /* draining, and the backlog is still taken in */
     uint64_t emptying_until_ns;

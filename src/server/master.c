@@ -7,6 +7,7 @@
 #include "pidfile.h"
 #include "reload.h"
 #include "server_ops.h"
+#include "siblings.h"
 #include "signals.h"
 #include "stall.h"
 #include "succession.h"
@@ -541,6 +542,9 @@ static bool init(struct master *master, const struct master_plan *plan)
     ev_init(&master->timer, on_timer);
     master->timer.data = master;
     agent_link_init(&master->agent);
+    /* Without it the workers take clients as they come. */
+    if (siblings_make() < 0)
+        cts_warning("No memory that the workers share: connections may spread unevenly");
     struct supervisor *supervisor = &master->supervisor;
     supervisor_init(supervisor);
     supervisor->gateway = master->gateway;

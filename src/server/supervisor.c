@@ -1,6 +1,7 @@
 /* supervisor.c - see supervisor.h. */
 #include "supervisor.h"
 
+#include "siblings.h"
 #include "signals.h"
 #include "stall.h"
 
@@ -15,6 +16,7 @@
 #define BACKOFF_FIRST_S 0.1
 #define BACKOFF_FACTOR 5.0
 #define BACKOFF_MAX_S 30.0
+_Static_assert(SUPERVISOR_SLOTS_MAX <= SIBLINGS_MAX, "every slot has a place in the page");
 #define HEALTHY_S 60.0   /* ready for so long: the place is fine, even if nobody asked anything */
 
 static void on_spawn_timer(struct ev_loop *loop, ev_timer *timer, int events)
@@ -228,6 +230,7 @@ static int take_slot(struct supervisor *supervisor)
         if (!supervisor->slot_taken[i]) {
             supervisor->slot_taken[i] = true;
             supervisor->slot_generation[i]++;
+            siblings_clear(i);
             return i;
         }
     return -1;
@@ -490,6 +493,7 @@ bool supervisor_reaped(struct supervisor *supervisor, pid_t pid, int status)
     bool ends_service = judge(member, status);
     supervisor_move(member, MEMBER_GONE);
     supervisor->slot_taken[member->facts.slot_index] = false;
+    siblings_clear(member->facts.slot_index);
     if (counted_until_now && !supervisor->is_stopping)
         leave_vacant(supervisor, member->seat);
     agent_link_event(supervisor->agent, member->ring, CTS_WORKER_EVENT_GONE, reason, status);

@@ -21,8 +21,6 @@ struct worker_plan {
     const struct listener *listeners;
     size_t listeners_count;
     struct cts_slot *slot;        /* this worker's, not attached yet */
-    struct cts_slot *const *siblings;  /* read-only maps for the accept rule, may be NULL */
-    size_t siblings_count;
     struct cts_worker_facts facts;
     void *worker;                 /* gateway->worker_new's */
     int control_fd;               /* see control.h */
