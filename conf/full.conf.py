@@ -115,8 +115,8 @@
 # False keeps wsgi.file_wrapper from using sendfile; SENDFILE in the environment says it too.
 # sendfile = None
 
-# One listening socket per worker by SO_REUSEPORT, instead of one that all share.
-# (Does nothing yet; a warning names it when it is set.)
+# One listening socket per worker by SO_REUSEPORT, instead of one that all share. Unix sockets
+# are shared all the same.
 # reuse_port = False
 
 # Directory to stand in when the application is loaded; it goes to the front of sys.path.

@@ -30,6 +30,8 @@ static const struct {
     enum fork_rule exec;
 } inheritance[FORK_KINDS_COUNT] = {
     [FORK_LISTENER] = {"listening socket", KEEPS, KEEPS},
+    [FORK_RESERVATION] = {"bound socket that does not listen", CLOSES, KEEPS},
+    [FORK_BERTH] = {"listening socket of one worker", KEEPS_ITS_OWN, CLOSES},
     [FORK_CONTROL] = {"master's end of a control socket", CLOSES, CLOSES},
     [FORK_WORKER_PART] = {"one worker's control socket, slot and dump", KEEPS_ITS_OWN, CLOSES},
     [FORK_AGENT] = {"socket to the agent", CLOSES, CLOSES},
@@ -85,6 +87,13 @@ void fork_list_move(int fd, enum fork_kind kind)
     struct entry *entry = fd >= 0 ? entry_of(fd) : NULL;
     if (entry != NULL)
         entry->kind = kind;
+}
+
+void fork_list_give(int fd, const void *owner)
+{
+    struct entry *entry = fd >= 0 ? entry_of(fd) : NULL;
+    if (entry != NULL)
+        entry->owner = owner;
 }
 
 size_t fork_list_count(void)

@@ -13,6 +13,8 @@
 /* What a descriptor of the master is. The table in fork.c says who inherits it. */
 enum fork_kind {
     FORK_LISTENER,       /* a listening socket */
+    FORK_RESERVATION,    /* a bound socket that does not listen */
+    FORK_BERTH,          /* a listening socket of one place: for the worker that gets it */
     FORK_CONTROL,        /* the master's end of a worker's control socket */
     FORK_WORKER_PART,    /* the worker's end, its slot, its dump file: for that worker only */
     FORK_AGENT,          /* the socket to ctserve-agent */
@@ -28,6 +30,8 @@ void fork_list_take(int fd);
 void fork_list_close(int *fd);
 /* Change what stands in the list (a worker's slot becomes a dead worker's). */
 void fork_list_move(int fd, enum fork_kind kind);
+/* The next child with this owner keeps it. */
+void fork_list_give(int fd, const void *owner);
 size_t fork_list_count(void);
 
 /* Once per process image, before the first handler of ours: what the application forks later does

@@ -1,6 +1,7 @@
 /* listener.c - see listener.h. Address forms and their meaning: gunicorn's `bind`. */
 #include "listener.h"
 
+#include "berths.h"
 #include "fork.h"
 #include "holder.h"
 
@@ -141,7 +142,8 @@ static int name_socket(struct listener *listener)
 }
 
 /* -- opening ----------------------------------------------------------------------------------- */
-static int open_tcp(const struct listener_address *address, int backlog)
+/* With `reserves` it does not listen, and others of this user may bind beside it. */
+static int open_tcp(const struct listener_address *address, int backlog, bool reserves)
 {
     char port[8];
     snprintf(port, sizeof(port), "%u", (unsigned)address->port);
@@ -159,7 +161,9 @@ static int open_tcp(const struct listener_address *address, int backlog)
         goto done;
     }
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
-        bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, backlog) < 0) {
+        (reserves && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0) ||
+        bind(fd, found->ai_addr, found->ai_addrlen) < 0 ||
+        (!reserves && listen(fd, backlog) < 0)) {
         r = -errno;
         cts_fd_close(&fd);
     }
@@ -200,14 +204,23 @@ static int open_unix(const struct listener_address *address, int backlog, mode_t
     return r < 0 ? r : fd;
 }
 
-/* A descriptor that somebody else opened: it listens already, or does so from now on. */
-static int adopt(int fd, int backlog)
+static bool may_share_port(int fd)
+{
+    int family = 0, shares = 0;
+    socklen_t bytes = sizeof(family);
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &bytes) == 0 && family != AF_UNIX &&
+           getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shares, &bytes) == 0 && shares;
+}
+
+/* A descriptor that somebody else opened: it listens already, or does so from now on; but for the
+ * reservation of an older master, when we `reserve` too. */
+static int adopt(int fd, int backlog, bool reserves)
 {
     int listening = 0;
     socklen_t bytes = sizeof(listening);
     if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &bytes) < 0)
         return -errno;
-    if (!listening && listen(fd, backlog) < 0)
+    if (!listening && !(reserves && may_share_port(fd)) && listen(fd, backlog) < 0)
         return -errno;
     int r = cts_fd_set_nonblocking(fd);
     return r < 0 ? r : cts_fd_set_cloexec(fd, true);
@@ -217,9 +230,13 @@ static int keep(struct listeners *listeners, int fd, const char *text)
 {
     struct listener *listener = &listeners->at[listeners->count];
     *listener = (struct listener){.fd = fd};
-    int r = name_socket(listener);
+    int r = name_socket(listener), listening = 0;
+    socklen_t bytes = sizeof(listening);
+    if (r == 0 && getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &bytes) < 0)
+        r = -errno;
+    listener->is_reserved = !listening;
     if (r == 0)
-        r = fork_list_put(fd, FORK_LISTENER, NULL);
+        r = fork_list_put(fd, listening ? FORK_LISTENER : FORK_RESERVATION, NULL);
     if (r < 0)
         return r;
     listeners->texts[listeners->count++] = text != NULL ? strdup(text) : NULL;
@@ -269,18 +286,19 @@ static enum listener_verdict open_one(struct listeners *listeners, const char *t
     if (listener_read_address(text, &address, error) < 0)
         return LISTENER_FAILED;
     int backlog = (int)cts_settings_int(settings, CTS_SETTING_backlog);
+    bool reserves = cts_settings_bool(settings, CTS_SETTING_reuse_port);
     int fd = shared_with(previous, text);
     if (fd >= 0) {
         /* the same socket, one descriptor more */
     } else if (address.kind == LISTENER_FD) {
-        int r = adopt(address.fd, backlog);
+        int r = adopt(address.fd, backlog, reserves);
         fd = r < 0 ? r : address.fd;
         listeners->is_inherited = true;
     } else if (address.kind == LISTENER_UNIX) {
         mode_t mask = (mode_t)cts_settings_int(settings, CTS_SETTING_umask);
         fd = open_unix(&address, backlog, mask);
     } else {
-        fd = open_tcp(&address, backlog);
+        fd = open_tcp(&address, backlog, reserves);
     }
     if (fd == -EADDRINUSE)
         return taken(&address, text, is_last, error);
@@ -291,12 +309,16 @@ static enum listener_verdict open_one(struct listeners *listeners, const char *t
 }
 
 static enum listener_verdict adopt_all(struct listeners *listeners, const int *fds, size_t count,
-                                       int backlog, struct cts_error *error)
+                                       const struct cts_settings *settings,
+                                       struct cts_error *error)
 {
+    int backlog = (int)cts_settings_int(settings, CTS_SETTING_backlog);
+    bool reserves = cts_settings_bool(settings, CTS_SETTING_reuse_port);
+
     for (size_t i = 0; i < count; i++) {
         char text[32];
         snprintf(text, sizeof(text), "fd://%d", fds[i]);
-        int r = listeners->count == LISTENERS_MAX ? -EMFILE : adopt(fds[i], backlog);
+        int r = listeners->count == LISTENERS_MAX ? -EMFILE : adopt(fds[i], backlog, reserves);
         if (r == 0)
             r = keep(listeners, fds[i], NULL);
         if (r < 0)
@@ -311,8 +333,7 @@ enum listener_verdict listener_open_all(struct listeners *listeners,
                                         size_t fds_count, bool is_last, struct cts_error *error)
 {
     if (fds_count > 0)
-        return adopt_all(listeners, fds, fds_count,
-                         (int)cts_settings_int(settings, CTS_SETTING_backlog), error);
+        return adopt_all(listeners, fds, fds_count, settings, error);
     char *const *binds;
     size_t binds_count = cts_settings_list(settings, CTS_SETTING_bind, &binds);
     if (binds_count > LISTENERS_MAX) {
@@ -341,6 +362,8 @@ static bool has_path(const struct listeners *listeners, const char *path)
 void listener_close_all(struct listeners *listeners, bool unlink_paths,
                         const struct listeners *but_for)
 {
+    berths_free(listeners->berths);
+    listeners->berths = NULL;
     for (size_t i = 0; i < listeners->count; i++) {
         struct listener *listener = &listeners->at[i];
         fork_list_close(&listener->fd);

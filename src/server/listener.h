@@ -12,6 +12,7 @@ struct listeners {
     struct listener at[LISTENERS_MAX];
     char *texts[LISTENERS_MAX];   /* what `bind` said of it, NULL for adopted ones; owned */
     size_t count;
+    struct berths *berths;   /* reuse_port: see berths.h, NULL until a worker needs one; owned */
     bool is_inherited;       /* from systemd or fd://: unix paths are not ours to remove */
 };
 
@@ -21,7 +22,8 @@ enum listener_verdict {
     LISTENER_FAILED,         /* error is set */
 };
 
-/* One that `previous` (may be NULL) has open under the same text is shared with it.
+/* With reuse_port TCP addresses are reserved only: bound, not listening; berths.h opens the sockets
+ * of the workers. One that `previous` (may be NULL) has open under the same text is shared with it.
  * Open every address of `bind`, or, when `fds_count` is not 0, adopt those descriptors instead
  * (systemd, an older master). On LISTENER_AGAIN the ones that are open stay so and the next call
  * goes on with the rest. `is_last`: an address that is taken is now an error, with who holds it

@@ -4,11 +4,13 @@
 #include "ctserve/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define SECOND_NS 1000000000ull
 #define LOOP_CLOCK_TICK_S 0.25
@@ -240,6 +242,11 @@ static void init_listener(struct loop *loop, const struct listener *listener)
 
     member->loop = loop;
     member->listener = listener;
+    int backlog = (int)cts_settings_int(loop->service->plan->settings, CTS_SETTING_backlog);
+
+    if (listener->is_own && listen(listener->fd, backlog) < 0)
+        cts_error_log("%s: listen: %s", listener->name, strerror(errno));
+    loop->shares_listeners = loop->shares_listeners && !listener->is_own;
     /* Accepted sockets inherit it, so no connection pays a system call for it. */
     if (!listener->is_unix)
         (void)setsockopt(listener->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
@@ -416,11 +423,25 @@ void loop_settle(struct loop *loop, struct connection *connection)
     }
 }
 
+/* The kernel must not send clients to a socket of ours any more. The number stays taken, because
+ * the application may hold it. */
+static void let_go(const struct listener *listener)
+{
+    int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null_fd < 0)
+        return;
+    (void)dup3(null_fd, listener->fd, O_CLOEXEC);
+    close(null_fd);
+}
+
 static void stop_listening(struct loop *loop)
 {
     loop->accepts = loop->is_emptying = false;
     step_forward(loop);
     decide_listening(loop);
+    for (size_t i = 0; i < loop->listeners_count; i++)
+        if (loop->listeners[i].listener->is_own)
+            let_go(loop->listeners[i].listener);
 }
 
 /* -- accepting ------------------------------------------------------------------------------ */

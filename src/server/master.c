@@ -48,7 +48,8 @@ static int ops_listener_fds(int *fds, int count_max)
 {
     int count = 0;
     for (size_t i = 0; i < the_master->listeners.count && count < count_max; i++)
-        fds[count++] = the_master->listeners.at[i].fd;
+        if (!the_master->listeners.at[i].is_reserved)
+            fds[count++] = the_master->listeners.at[i].fd;
     return count;
 }
 
@@ -512,13 +513,22 @@ static const struct worker_plan *step(struct master *master)
     return NULL;
 }
 
+/* In a child: what hooks and the application see as worker.sockets. */
+static void know_own_sockets(struct master *master, const struct worker_plan *plan)
+{
+    for (size_t i = 0; i < plan->listeners_count && i < LISTENERS_MAX; i++)
+        master->listeners.at[i] = plan->listeners[i];
+}
+
 static int loop_until_done(struct master *master)
 {
     master->bind_is_due = true;
     for (;;) {
         const struct worker_plan *child = step(master);
-        if (child != NULL)
+        if (child != NULL) {
+            know_own_sockets(master, child);
             return worker_run(child);
+        }
         if (master->phase == PHASE_DONE)
             return master->exit_code;
         ev_run(master->loop, EVRUN_ONCE);

@@ -1,6 +1,7 @@
 /* member.c - see member.h. */
 #include "member.h"
 
+#include "berths.h"
 #include "fork.h"
 #include "signals.h"
 #include "supervisor.h"
@@ -73,13 +74,26 @@ static int make_descriptors(struct member *member, int *ret_child_fd)
     return fork_list_put(member->dump_fd, FORK_WORKER_PART, member->ring);
 }
 
-static void fill_plan(struct member *member, const struct member_plan *plan, int child_fd)
+/* What it will accept from: sockets of its place, or those that all share. */
+static int find_listeners(struct member *member, const struct listener **ret_at)
+{
+    struct listeners *listeners = member->supervisor->listeners;
+    *ret_at = listeners->at;
+    if (!berths_are_wanted(listeners))
+        return 0;
+    int r = berths_take(listeners, member->berth, member->ring, ret_at);
+    member->berths = listeners->berths;
+    return r;
+}
+
+static void fill_plan(struct member *member, const struct member_plan *plan, int child_fd,
+                      const struct listener *listeners)
 {
     struct supervisor *supervisor = plan->supervisor;
     member->plan = (struct worker_plan){
         .gateway = supervisor->gateway,
         .settings = supervisor->settings,
-        .listeners = supervisor->listeners->at,
+        .listeners = listeners,
         .listeners_count = supervisor->listeners->count,
         .slot = &member->ring->slot,
         .facts = member->facts,
@@ -101,6 +115,7 @@ static struct member *member_new(const struct member_plan *plan)
     member->control_fd = member->dump_fd = -1;
     member->config_generation = plan->config_generation;
     member->seat = plan->seat;
+    member->berth = plan->berth;
     const struct cts_settings *settings = plan->supervisor->settings;
     member->facts = (struct cts_worker_facts){
         .age = plan->age,
@@ -176,6 +191,7 @@ enum member_birth member_fork(const struct member_plan *plan, struct member **re
     const struct cts_gateway *gateway = plan->supervisor->gateway;
     enum member_birth birth = MEMBER_FAILED;
     int child_fd = -1, r = -ENOMEM;
+    const struct listener *listeners = NULL;
     struct member *member = member_new(plan);
     if (member == NULL)
         goto failed;
@@ -183,6 +199,8 @@ enum member_birth member_fork(const struct member_plan *plan, struct member **re
     r = make_ring(member, plan);
     if (r == 0)
         r = make_descriptors(member, &child_fd);
+    if (r == 0)
+        r = find_listeners(member, &listeners);
     if (r < 0)
         goto failed;
     member->object = gateway->worker_new(&member->facts, error);
@@ -193,7 +211,7 @@ enum member_birth member_fork(const struct member_plan *plan, struct member **re
         birth = MEMBER_HOOK_RAISED;
         goto undo;
     }
-    fill_plan(member, plan, child_fd);
+    fill_plan(member, plan, child_fd, listeners);
     birth = fork_now(member, plan, &child_fd, error);
     if (birth != MEMBER_BORN && birth != MEMBER_IS_ME)
         goto undo;

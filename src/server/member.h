@@ -37,6 +37,8 @@ struct member {
     pid_t pid;
     uint64_t config_generation;      /* which reload it belongs to */
     struct member_seat seat;
+    int berth;                       /* reuse_port: which of `berths`, else of no interest */
+    const struct berths *berths;     /* only to be compared; NULL without reuse_port */
     struct cts_worker_facts facts;
     void *object;                    /* gateway->worker_new's */
     struct ring *ring;
@@ -64,6 +66,7 @@ struct member_plan {
     uint32_t slot_generation;
     uint64_t config_generation;
     struct member_seat seat;
+    int berth;
     const struct span_mark *parent;  /* boot or reload span, or NULL */
     bool app_is_loaded;
 };

@@ -1,6 +1,7 @@
 /* supervisor.c - see supervisor.h. */
 #include "supervisor.h"
 
+#include "berths.h"
 #include "siblings.h"
 #include "signals.h"
 #include "stall.h"
@@ -16,8 +17,9 @@
 #define BACKOFF_FIRST_S 0.1
 #define BACKOFF_FACTOR 5.0
 #define BACKOFF_MAX_S 30.0
-_Static_assert(SUPERVISOR_SLOTS_MAX <= SIBLINGS_MAX, "every slot has a place in the page");
 #define HEALTHY_S 60.0   /* ready for so long: the place is fine, even if nobody asked anything */
+
+_Static_assert(SUPERVISOR_SLOTS_MAX <= SIBLINGS_MAX, "every slot has a place in the page");
 
 static void on_spawn_timer(struct ev_loop *loop, ev_timer *timer, int events)
 {
@@ -91,6 +93,50 @@ struct member *supervisor_by_ring(struct supervisor *supervisor, const struct ri
     return supervisor_by_pid(supervisor, ring->facts.pid);
 }
 
+/* -- places, when each has sockets of its own --------------------------------------------------- */
+static bool holds(const struct member *member, const struct berths *berths, int berth)
+{
+    return !member->is_written_off && member->berths == berths && member->berth == berth;
+}
+
+static bool is_held(const struct supervisor *supervisor, const struct berths *berths, int berth)
+{
+    for (int state = MEMBER_BOOTING; state < MEMBER_GONE; state++)
+        CTS_LIST_EACH(&supervisor->lists[state], at)
+            if (holds(SUPERVISOR_MEMBER(at), berths, berth))
+                return true;
+    return false;
+}
+
+/* The first place that has no worker of the current generation. */
+static int free_berth(const struct supervisor *supervisor)
+{
+    bool taken[BERTHS_MAX] = {false};
+    int berth = 0;
+    for (int state = MEMBER_BOOTING; state < MEMBER_GONE; state++)
+        CTS_LIST_EACH(&supervisor->lists[state], at)
+            if (is_counted(SUPERVISOR_MEMBER(at), supervisor->generation))
+                taken[SUPERVISOR_MEMBER(at)->berth] = true;
+    while (berth < BERTHS_MAX - 1 && taken[berth])
+        berth++;
+    return berth;
+}
+
+/* A socket whose worker is gone, or waits for its next try, must not get clients. */
+static void close_unheld(struct supervisor *supervisor)
+{
+    bool held[BERTHS_MAX] = {false};
+    struct berths *berths = supervisor->listeners->berths;
+    if (berths == NULL)
+        return;
+    for (int state = MEMBER_BOOTING; state < MEMBER_GONE; state++)
+        CTS_LIST_EACH(&supervisor->lists[state], at) {
+            const struct member *member = SUPERVISOR_MEMBER(at);
+            held[member->berth] |= holds(member, berths, member->berth);
+        }
+    berths_close_unheld(supervisor->listeners, held);
+}
+
 /* -- letting go -------------------------------------------------------------------------------- */
 static void set_timer(struct member *member, double seconds)
 {
@@ -117,6 +163,9 @@ void supervisor_drain(struct member *member, enum cts_gone_reason reason)
     const struct cts_settings *settings = member->supervisor->settings;
     begin_draining(member, reason);
     set_timer(member, (double)cts_settings_int(settings, CTS_SETTING_graceful_timeout));
+    /* Nobody else answers who waits in a socket that goes with it. */
+    if (member->berths != NULL && !is_held(member->supervisor, member->berths, member->berth))
+        member_tell_last(member);
     member_signal(member, SIGTERM);
 }
 
@@ -264,6 +313,7 @@ static struct member *fork_one(struct supervisor *supervisor, struct member_seat
         .slot_index = take_slot(supervisor),
         .config_generation = supervisor->generation,
         .seat = seat,
+        .berth = free_berth(supervisor),
         .parent = supervisor->parent,
         .app_is_loaded = supervisor->app_is_loaded,
     };
@@ -310,6 +360,7 @@ const struct worker_plan *supervisor_manage(struct supervisor *supervisor)
     }
     drain_excess(supervisor);
     finish_reload(supervisor);
+    close_unheld(supervisor);
     return NULL;
 }
 

@@ -10,6 +10,8 @@
 struct listener {
     int fd;
     bool is_unix;
+    bool is_reserved;             /* reuse_port: bound but not listening, it holds the address */
+    bool is_own;                  /* reuse_port: of one place of the service, see berths.h */
     char name[160];               /* "http://127.0.0.1:8000", "unix:/run/x.sock": log and banner */
     char server_name[108];        /* SERVER_NAME; for unix sockets taken from Host */
     uint16_t server_port;
