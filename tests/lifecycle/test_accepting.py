@@ -171,7 +171,7 @@ def test_a_stopped_sibling_looks_asleep_but_not_for_ever(kind):
 
 
 # -- one client wakes one sleeper ----------------------------------------------------------------
-def sleeps_per_client(workers, unix, arguments, count=300):
+def sleeps_per_client(workers, unix, arguments, count=200):
     """Clients one after the other, everybody else asleep."""
     with app_folder(APP) as folder:
         path = folder / "s.sock"
@@ -200,11 +200,9 @@ def sleeps_per_client(workers, unix, arguments, count=300):
                          ids=["sync", "gthread"])
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix beside tcp"])
 def test_one_client_wakes_one_worker(arguments, unix):
-    """A worker alone sleeps for the client and mostly once more for its request. With three more
-    that sleep, nobody else wakes; if all woke it would be three more."""
-    alone = sleeps_per_client(1, unix, arguments)
-    beside_others = sleeps_per_client(4, unix, arguments)
-    assert beside_others < alone + 0.7, (beside_others, alone)
+    """A worker sleeps until the client comes and, unless the request is there by then, once more.
+    With three more that sleep, nobody else wakes; if all woke it would be three more."""
+    assert sleeps_per_client(4, unix, arguments) < 2.7
 
 
 # -- connections spread --------------------------------------------------------------------------

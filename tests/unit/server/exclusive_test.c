@@ -231,10 +231,10 @@ static void a_client_that_nobody_came_for_is_found_by_the_refresh(void **state)
     come(fixture);
     turn(fixture);
     assert_int_equal(fixture->seen_count, 0);
+    pthread_join(thread, NULL);
     exclusive_refresh(&fixture->exclusive, fixture->ev, &fixture->watch);
     turn(fixture);
     assert_int_equal(fixture->seen_count, 1);
-    pthread_join(thread, NULL);
     close(sleeper.epoll_fd);
 }
 
