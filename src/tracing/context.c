@@ -7,33 +7,58 @@
 #define FLAGS_AT 53
 #define KNOWN_FLAGS 3u
 
-/* Lower-case hex only. -1 for anything else. */
-static int hex_value(char c)
+/* Eight bytes are looked at in one word, the first in its low end; the whole contract of slot.h is little endian. */
+#define EACH(byte) (0x0101010101010101ull * (byte))
+
+/* Values below 16 to digits: '0' is added to each, and 'a' - '0' - 10 more to those above 9. */
+static inline uint64_t digits_of(uint64_t values)
 {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    return -1;
+    uint64_t above_9 = (values + EACH(6)) >> 4 & EACH(1);
+    return values + EACH('0') + above_9 * ('a' - '0' - 10);
 }
 
-/* False when a digit is wrong; *ret_any tells whether a byte was not zero. */
-static bool hex_read(const char *at, uint8_t *to, size_t count, bool *ret_any)
+/* Digits to values; lower-case hex only. The low half of a digit is its value, of a letter it is 9
+ * less. Right is what gives the same digits back, so that every other byte is seen as wrong. */
+static inline uint64_t values_of(uint64_t digits, uint64_t *wrong)
 {
-    int wrong = 0, any = 0;
-    for (size_t i = 0; i < count; i++) {
-        int high = hex_value(at[2 * i]), low = hex_value(at[2 * i + 1]);
-        wrong |= high | low;
-        to[i] = (uint8_t)((unsigned)high << 4 | ((unsigned)low & 15u));
-        any |= to[i];
+    uint64_t values = (digits & EACH(0x0f)) + (digits >> 6 & EACH(1)) * 9;
+    *wrong |= (values & EACH(0xf0)) | (digits_of(values) ^ digits);
+    return values;
+}
+
+/* Eight digits to four bytes: pairs of values are drawn together, then the pairs. */
+static inline uint32_t four_of_hex(const char *at, uint64_t *wrong)
+{
+    uint64_t x;
+    memcpy(&x, at, sizeof(x));
+    x = values_of(x, wrong);
+    x = (x << 4 | x >> 8) & 0x00ff00ff00ff00ffull;
+    x = (x | x >> 8) & 0x0000ffff0000ffffull;
+    return (uint32_t)(x | x >> 16);
+}
+
+/* Two digits; the rest of the word is filled with right ones. */
+static inline uint8_t one_of_hex(const char *at, uint64_t *wrong)
+{
+    uint64_t x = EACH('0') << 16 | (uint64_t)(unsigned char)at[1] << 8 | (unsigned char)at[0];
+    x = values_of(x, wrong);
+    return (uint8_t)(x << 4 | x >> 8);
+}
+
+/* `count` is a multiple of four. False when a digit is wrong or all of them are zero. */
+static inline bool id_read(const char *at, uint8_t *to, size_t count)
+{
+    uint64_t wrong = 0, any = 0;
+    for (size_t i = 0; i < count; i += 4) {
+        uint32_t four = four_of_hex(at + 2 * i, &wrong);
+        memcpy(to + i, &four, sizeof(four));
+        any |= four;
     }
-    *ret_any = any != 0;
-    return wrong >= 0;
+    return wrong == 0 && any != 0;
 }
 
-/* Eight digits at once: the nibbles of four bytes are spread over eight, then '0' is added to each
- * and 'a' - '0' - 10 more to those above 9. Little endian, as the whole contract of slot.h. */
-static uint64_t hex_of_four(const uint8_t bytes[4])
+/* Eight digits at once: the halves of four bytes are spread over eight. */
+static inline uint64_t hex_of_four(const uint8_t bytes[4])
 {
     uint32_t four;
     memcpy(&four, bytes, sizeof(four));
@@ -41,8 +66,7 @@ static uint64_t hex_of_four(const uint8_t bytes[4])
     x = (x | x << 16) & 0x0000ffff0000ffffull;
     x = (x | x << 8) & 0x00ff00ff00ff00ffull;
     x = (x >> 4 & 0x000f000f000f000full) | (x & 0x000f000f000f000full) << 8;
-    uint64_t above_9 = (x + 0x0606060606060606ull) >> 4 & 0x0101010101010101ull;
-    return x + 0x3030303030303030ull + above_9 * ('a' - '0' - 10);
+    return digits_of(x);
 }
 
 /* `count` is a multiple of four. */
@@ -65,22 +89,18 @@ static bool shape_is_right(struct cts_bytes field, uint8_t version)
 
 void cts_traceparent_read(struct cts_bytes field, struct cts_trace_context *ret_context)
 {
-    uint8_t version;
-    bool any, has_trace, has_span;
+    struct cts_trace_context context;
+    uint64_t wrong = 0;
     memset(ret_context, 0, sizeof(*ret_context));
     if (field.count < CTS_TRACEPARENT_BYTES)
         return;
-    struct cts_trace_context context = {0};
-    if (!hex_read(field.at + VERSION_AT, &version, 1, &any) || !shape_is_right(field, version))
-        return;
-    if (!hex_read(field.at + TRACE_ID_AT, context.trace_id, 16, &has_trace) || !has_trace)
-        return;
-    if (!hex_read(field.at + SPAN_ID_AT, context.span_id, 8, &has_span) || !has_span)
-        return;
-    if (!hex_read(field.at + FLAGS_AT, &context.flags, 1, &any))
-        return;
-    context.flags &= KNOWN_FLAGS;
+    uint8_t version = one_of_hex(field.at + VERSION_AT, &wrong);
+    context.flags = one_of_hex(field.at + FLAGS_AT, &wrong) & KNOWN_FLAGS;
     context.is_valid = true;
+    if (wrong != 0 || !shape_is_right(field, version) ||
+        !id_read(field.at + TRACE_ID_AT, context.trace_id, sizeof(context.trace_id)) ||
+        !id_read(field.at + SPAN_ID_AT, context.span_id, sizeof(context.span_id)))
+        return;
     *ret_context = context;
 }
 

@@ -84,6 +84,29 @@ static void anything_else_is_not_valid(void **state)
     }
 }
 
+static void only_lower_case_hex_is_read_and_every_value_of_it(void **state)
+{
+    static const char right[] = "00-" TRACE "-" SPAN "-01";
+    for (size_t place = 3; place < 52; place++) {
+        if (right[place] == '-')
+            continue;
+        for (unsigned value = 0; value < 256; value++) {
+            const char *digits = "0123456789abcdef";
+            const char *digit = value == 0 ? NULL : strchr(digits, (int)value);
+            struct cts_trace_context context;
+            char field[sizeof(right)], written[CTS_TRACEPARENT_BYTES];
+            memcpy(field, right, sizeof(right));
+            field[place] = (char)value;
+            cts_traceparent_read((struct cts_bytes){field, sizeof(right) - 1}, &context);
+            assert_int_equal(context.is_valid, digit != NULL);
+            if (digit == NULL)
+                continue;
+            cts_traceparent_write(context.trace_id, context.span_id, context.flags, written);
+            assert_memory_equal(written, field, CTS_TRACEPARENT_BYTES);
+        }
+    }
+}
+
 static void flags_nobody_knows_are_cleared(void **state)
 {
     struct cts_trace_context context;
@@ -99,6 +122,7 @@ int main(void)
         cmocka_unit_test(every_byte_at_every_place_is_written_as_printf_writes_it),
         cmocka_unit_test(a_higher_version_may_be_longer_and_version_00_may_not),
         cmocka_unit_test(anything_else_is_not_valid),
+        cmocka_unit_test(only_lower_case_hex_is_read_and_every_value_of_it),
         cmocka_unit_test(flags_nobody_knows_are_cleared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
