@@ -123,7 +123,8 @@ struct cts_trace_start {
  * `rows_full` and runs untraced. With tracing off the row still opens (supervision). */
 void cts_trace_begin(struct cts_trace_request *request, const struct cts_trace_start *start);
 /* The request moved on; kept in the row so that a dead worker's span can say where it stood.
- * BODY, APP and SEND read the clock the first time. */
+ * BODY, APP and SEND read the clock the first time; for a request that is not recorded only APP
+ * has a time, that of begin unless the body was waited for. */
 void cts_trace_phase(struct cts_trace_request *request, enum cts_phase phase);
 /* Are so many requests open that the table may run short? */
 bool cts_trace_is_crowded(void);

@@ -64,23 +64,41 @@ static void choose_ids(struct cts_trace_request *request, struct cts_bytes trace
     cts_span_id_new(request->span_id);
 }
 
-static void row_write_texts(struct cts_row *row, const struct cts_trace_start *start)
+/* What tells one running request from another. */
+static void row_write_name(struct cts_row *row, const struct cts_trace_start *start,
+                           uint32_t *cuts)
 {
-    uint32_t cuts = 0;
-    row->method_bytes = (uint8_t)text_bound(start->method, sizeof(row->method), &cuts);
-    row->scheme_bytes = text_bound(start->scheme, sizeof(row->scheme), &cuts);
-    row->peer_bytes = text_bound(start->peer_address, sizeof(row->peer), &cuts);
-    row->host_bytes = text_bound(start->host, sizeof(row->host), &cuts);
-    row->agent_bytes = text_bound(start->user_agent, sizeof(row->agent), &cuts);
-    row->target_bytes = text_bound(start->path, sizeof(row->target), &cuts);
-    row->query_bytes = text_bound(start->query, sizeof(row->query), &cuts);
+    row->method_bytes = (uint8_t)text_bound(start->method, sizeof(row->method), cuts);
+    row->target_bytes = text_bound(start->path, sizeof(row->target), cuts);
+    row->peer_bytes = text_bound(start->peer_address, sizeof(row->peer), cuts);
     text_put(row->method, start->method.at, row->method_bytes);
-    text_put(row->scheme, start->scheme.at, row->scheme_bytes);
+    text_put(row->target, start->path.at, row->target_bytes);
     text_put(row->peer, start->peer_address.at, row->peer_bytes);
+}
+
+/* What only a span tells. */
+static void row_write_rest(struct cts_row *row, const struct cts_trace_start *start,
+                           uint32_t *cuts)
+{
+    row->scheme_bytes = text_bound(start->scheme, sizeof(row->scheme), cuts);
+    row->host_bytes = text_bound(start->host, sizeof(row->host), cuts);
+    row->agent_bytes = text_bound(start->user_agent, sizeof(row->agent), cuts);
+    row->query_bytes = text_bound(start->query, sizeof(row->query), cuts);
+    text_put(row->scheme, start->scheme.at, row->scheme_bytes);
     text_put(row->host, start->host.at, row->host_bytes);
     text_put(row->agent, start->user_agent.at, row->agent_bytes);
-    text_put(row->target, start->path.at, row->target_bytes);
     text_put(row->query, start->query.at, row->query_bytes);
+}
+
+static void row_write_texts(struct cts_row *row, const struct cts_trace_request *request,
+                            const struct cts_trace_start *start)
+{
+    uint32_t cuts = 0;
+    row_write_name(row, start, &cuts);
+    if (request->is_recording)
+        row_write_rest(row, start, &cuts);
+    else
+        row->scheme_bytes = row->host_bytes = row->agent_bytes = row->query_bytes = 0;
     count_cuts(cuts);
 }
 
@@ -100,10 +118,10 @@ static void row_open(struct cts_row *row, const struct cts_trace_request *reques
     row->has_parent = request->has_parent;
     row->sampled = request->flags;
     row->version_minor = start->version_minor;
-    row->thread_id = tracer_thread_id();
+    row->thread_id = tracer.has_threads ? tracer_thread_id() : tracer.thread_id;
     row->peer_port = start->peer_port;
     row->server_port = start->server_port;
-    row_write_texts(row, start);
+    row_write_texts(row, request, start);
     sequence_step(request->is_recording ? &row->sequence : &row->untraced_sequence);
 }
 
@@ -134,8 +152,15 @@ bool cts_trace_is_crowded(void)
     return is_crowded;
 }
 
+/* Where to note when a phase began. Of a request that makes no span only the entry of the
+ * application counts, and unless the body was waited for it comes right behind the beginning. */
 static uint64_t *moment_of(struct cts_trace_request *request, enum cts_phase phase)
 {
+    if (!request->is_recording) {
+        if (phase == CTS_PHASE_APP && request->app_ns == 0 && request->body_ns == 0)
+            request->app_ns = request->head_ns;
+        return phase == CTS_PHASE_APP ? &request->app_ns : NULL;
+    }
     switch (phase) {
     case CTS_PHASE_BODY:
         return &request->body_ns;

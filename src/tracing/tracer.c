@@ -90,7 +90,7 @@ int tracer_start(unsigned char *map, const struct cts_slot_view *view, bool has_
     uint8_t discarded[8];
     tracer.is_attached = true;
     cts_span_id_new(discarded); /* seeds this thread now, not in its first request */
-    (void)tracer_thread_id();
+    tracer.thread_id = tracer_thread_id();
     return 0;
 }
 

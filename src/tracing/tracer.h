@@ -13,6 +13,7 @@ struct tracer {
     bool is_attached;
     bool is_enabled;
     bool has_threads; /* take the lock */
+    int32_t thread_id; /* that attached; without threads it is the one that serves */
     uint32_t ring_bytes;
     uint64_t head;       /* as in the worker page, but nobody can scribble on it */
     uint64_t tail_seen;  /* how far the reader was when we last looked */
