@@ -377,7 +377,7 @@ static void idle_turn(struct connection *connection, struct hand *hand)
         no_memory(connection, true);
         return;
     }
-    job->start_ns = cts_clock_mono_ns();
+    job->start_ns = hand->turn_ns != 0 ? hand->turn_ns : cts_clock_mono_ns();
     job->rest = (struct cts_bytes){hand->scratch, (size_t)n};
     connection->state = CONNECTION_HEAD;
     serve_bytes(connection, hand, job);

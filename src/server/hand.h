@@ -11,6 +11,7 @@ struct hand {
     char *scratch;             /* HAND_SCRATCH_BYTES: every first read goes here */
     struct job *spare_job;
     struct cts_buffer access;  /* lines of the access log that are not written yet */
+    uint64_t turn_ns;          /* sync: the clock as this turn began, read for all; else 0 */
     bool holds_lock;           /* sync: always. gthread: only inside the application */
     bool is_main;
     void *lock_token;

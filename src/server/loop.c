@@ -387,8 +387,8 @@ static void arm_clock(struct loop *loop, struct connection *connection)
         return;
     connection->clock_restarts = false;
     connection->clock_armed = connection->clock;
-    connection->deadline_ns =
-        cts_clock_mono_ns() + loop->clock_lengths_ns[connection->clock];
+    loop->settled_ns = cts_clock_mono_ns();
+    connection->deadline_ns = loop->settled_ns + loop->clock_lengths_ns[connection->clock];
     cts_list_take(&connection->clock_link);
     cts_list_put_last(&loop->clocks[connection->clock], &connection->clock_link);
     if (!ev_is_active(&loop->clock_timer))

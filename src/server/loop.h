@@ -68,6 +68,7 @@ struct loop {
     uint64_t emptying_until_ns;
     double drain_grace_s;      /* for clients that were active a moment ago */
     uint64_t accept_wanted_since_ns;
+    uint64_t settled_ns;       /* the clock as the last connection was settled, 0: was not read */
     void *owner;               /* for the callbacks below */
     void (*on_busy_event)(struct loop *loop, struct connection *connection);  /* gthread */
     void (*on_wake)(struct loop *loop);

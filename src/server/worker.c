@@ -360,9 +360,10 @@ static void on_sync_beat(struct loop *loop)
         leave_now(CTS_EXIT_OK);
 }
 
-static void beat_now_and_then(void)
+/* The clock was read: the next turn begins now. */
+static void beat_now_and_then(uint64_t now_ns)
 {
-    uint64_t now_ns = cts_clock_mono_ns();
+    self.main_hand.turn_ns = now_ns;
     if (now_ns - self.last_beat_ns < WORKER_BEAT_EVERY_NS)
         return;
     self.last_beat_ns = now_ns;
@@ -371,12 +372,13 @@ static void beat_now_and_then(void)
 
 static void serve_connection(struct connection *connection)
 {
+    self.loop.settled_ns = 0;
     connection_turn(connection, &self.main_hand);
     loop_settle(&self.loop, connection);
     take_notices();
     if (!atomic_load_explicit(&self.service.is_alive, memory_order_relaxed))
         look_at_service();
-    beat_now_and_then();
+    beat_now_and_then(self.loop.settled_ns != 0 ? self.loop.settled_ns : cts_clock_mono_ns());
 }
 
 /* New clients come in one at a time and only while nothing else is to be done, so that a sibling
@@ -397,7 +399,7 @@ static void sync_turn(void)
 
     access_flush(&self.service.access, &self.main_hand.access);
     loop_turn(loop, true);
-    beat_now_and_then();
+    beat_now_and_then(cts_clock_mono_ns());
     take_notices();
     for (size_t left = loop->batch_count; left > 0 && !self.leaves_now; left--) {
         struct connection *connection = loop_take(loop);
@@ -411,8 +413,10 @@ static void sync_turn(void)
     if (was_quiet ||
         cts_clock_mono_ns() - loop->accept_wanted_since_ns > WORKER_ACCEPT_WAIT_NS_MAX) {
         struct connection *connection = loop_accept(loop);
-        if (connection != NULL)
-            serve_connection(connection);
+        if (connection == NULL)
+            return;
+        self.main_hand.turn_ns = connection->accept_ns;
+        serve_connection(connection);
     }
 }
 
