@@ -23,6 +23,7 @@
 #define WSGI_FIELD_SLOTS 32u   /* power of two: response fields seen and checked */
 #define WSGI_MEMO_SLOTS 16u    /* power of two: blocks of request fields seen last */
 #define WSGI_MEMO_BYTES_MAX 2048u
+#define WSGI_PORT_SLOTS 128u   /* power of two: ports of clients seen last */
 
 /* Keys of the environ that change from request to request, or may be absent. */
 enum wsgi_key {
@@ -77,6 +78,16 @@ struct wsgi_memo {
     bool is_trusted;          /* whether the peer's word on the scheme was taken */
     bool is_https;            /* what it said */
     PyObject *filled;         /* a copy of the template with the fields put in, or NULL */
+    uint64_t serial;          /* of `filled`; never given twice */
+};
+
+/* The environ of a request that is over, when the application has neither kept nor changed it: the
+ * next one with the same fields needs no copy of its own. */
+struct wsgi_kept {
+    PyObject *environ;        /* or NULL */
+    uint64_t serial;          /* of the memo it was copied of */
+    unsigned shape;           /* see environ.c */
+    PyObject *values[WSGI_KEYS_COUNT]; /* borrowed from `environ` */
 };
 
 /* A field by which a trusted proxy says that its client came by https. */
@@ -109,6 +120,10 @@ struct wsgi_peer_texts {
     char server_name[108];
     int32_t remote_port, server_port;
     PyObject *remote_addr_text, *remote_port_text, *server_name_text, *server_port_text;
+};
+struct wsgi_port {
+    int32_t port;
+    PyObject *text;          /* NULL: slot is free */
 };
 
 struct wsgi_call;
@@ -162,11 +177,14 @@ struct wsgi_state {
     uint64_t secure_lengths; /* bit per length of such a name */
     PyObject *methods[8];
     struct wsgi_peer_texts peer;
+    struct wsgi_port ports[WSGI_PORT_SLOTS];
     struct wsgi_access access;
     uint64_t serial;
     struct wsgi_name names[WSGI_NAME_SLOTS];
     struct wsgi_memo memos[WSGI_MEMO_SLOTS];
     Py_ssize_t memos_filled; /* every one refers once to what the template refers to */
+    uint64_t memos_serial;
+    struct wsgi_kept kept;
 
     struct wsgi_field fields[WSGI_FIELD_SLOTS];
     PyObject *status_text; /* the last status line and its code */
@@ -190,6 +208,10 @@ struct wsgi_call {
     struct wsgi_state *state;
     struct cts_exchange *exchange;
     PyObject *environ;
+    PyObject *values[WSGI_KEYS_COUNT]; /* what `environ` holds under these keys, borrowed; NULL:
+                                          nothing, or not known */
+    uint64_t environ_version;          /* as it was given to the application; 0: not to be kept */
+    uint64_t environ_serial;
     struct wsgi_start_response *start_response;
     struct wsgi_write *write;
     struct wsgi_early_hints *early_hints;
@@ -238,9 +260,11 @@ CTS_RAISES int environ_start(struct wsgi_state *state);
 void environ_stop(struct wsgi_state *state);
 /* The environ of this request, a new reference. Source: PEP 3333, "environ Variables". */
 CTS_RAISES PyObject *environ_new(struct wsgi_call *call);
+/* The application is done with it: let it go, or keep it for the next request. */
+void environ_give(struct wsgi_call *call);
 /* Find out call->scheme_said before there is an environ, for hooks. */
 CTS_RAISES int environ_hear_scheme(struct wsgi_call *call);
-/* Forget the environs made of the template: it is about to change. */
+/* Forget the environs made of the template, the kept one too: it is about to change. */
 void environ_forget_memos(struct wsgi_state *state);
 /* str of bytes, each byte one character. */
 CTS_RAISES PyObject *latin1(struct cts_bytes bytes);

@@ -7,7 +7,11 @@
  *
  * Clients that come again send the same block of fields again, to the byte. A few blocks are
  * remembered per process; when one is seen for the second time, a template that has its fields is
- * made, and from then on they cost a comparison and no more. */
+ * made, and from then on they cost a comparison and no more.
+ *
+ * Most applications only look at their environ. One that nobody holds any more and that has not
+ * changed serves the next request with the same fields: what differs is overwritten, as in a copy.
+ * The version that CPython gives to every state of a dict (PEP 509) tells whether it has. */
 #include "call.h"
 
 #include <stdio.h>
@@ -177,6 +181,8 @@ void environ_stop(struct wsgi_state *state)
     Py_CLEAR(state->peer.remote_port_text);
     Py_CLEAR(state->peer.server_name_text);
     Py_CLEAR(state->peer.server_port_text);
+    for (size_t i = 0; i < WSGI_PORT_SLOTS; i++)
+        Py_CLEAR(state->ports[i].text);
 }
 
 /* -- the template ---------------------------------------------------------------------------- */
@@ -229,6 +235,7 @@ static int fill_template(struct wsgi_call *call, PyObject *template)
 
 void environ_forget_memos(struct wsgi_state *state)
 {
+    Py_CLEAR(state->kept.environ);
     for (size_t i = 0; i < WSGI_MEMO_SLOTS && state->memos_filled > 0; i++) {
         if (state->memos[i].filled == NULL)
             continue;
@@ -266,22 +273,23 @@ static bool template_fits(const struct wsgi_call *call)
 
 /* -- the parts of one environ ---------------------------------------------------------------- */
 
-/* Set a borrowed value unless the template's copy has it already. */
-static inline int put(const struct wsgi_state *state, PyObject *wsgi_environ, enum wsgi_key key,
+/* Set a borrowed value unless the environ has it already. */
+static inline int put(struct wsgi_call *call, PyObject *wsgi_environ, enum wsgi_key key,
                       PyObject *value)
 {
-    if (value == state->template_values[key])
+    if (value == call->values[key])
         return 0;
-    return PyDict_SetItem(wsgi_environ, state->keys[key], value);
+    call->values[key] = value;
+    return PyDict_SetItem(wsgi_environ, call->state->keys[key], value);
 }
 
 /* Set an owned value and let it go; NULL is an exception already set. */
-static inline int put_new(const struct wsgi_state *state, PyObject *wsgi_environ, enum wsgi_key key,
+static inline int put_new(struct wsgi_call *call, PyObject *wsgi_environ, enum wsgi_key key,
                           PyObject *value)
 {
     if (value == NULL)
         return -1;
-    int r = put(state, wsgi_environ, key, value);
+    int r = put(call, wsgi_environ, key, value);
     Py_DECREF(value);
     return r;
 }
@@ -305,8 +313,23 @@ static PyObject *port_text(uint16_t port)
     return latin1((struct cts_bytes){digits + at, sizeof(digits) - at});
 }
 
-static int refresh_peer(struct wsgi_peer_texts *texts, const struct cts_peer *peer)
+/* A client that keeps its connection keeps its port. */
+static PyObject *kept_port_text(struct wsgi_state *state, uint16_t port)
 {
+    struct wsgi_port *slot = &state->ports[(port * 0x9E37u >> 8) & (WSGI_PORT_SLOTS - 1)];
+    if (slot->text == NULL || slot->port != port) {
+        PyObject *text = port_text(port);
+        if (text == NULL)
+            return NULL;
+        Py_XSETREF(slot->text, text);
+        slot->port = port;
+    }
+    return Py_NewRef(slot->text);
+}
+
+static int refresh_peer(struct wsgi_state *state, const struct cts_peer *peer)
+{
+    struct wsgi_peer_texts *texts = &state->peer;
     if (texts->remote_addr_text == NULL ||
         strcmp(texts->remote_address, peer->remote_address) != 0) {
         if (refresh(&texts->remote_addr_text, latin1(cts_bytes_of(peer->remote_address))) < 0)
@@ -314,7 +337,7 @@ static int refresh_peer(struct wsgi_peer_texts *texts, const struct cts_peer *pe
         memcpy(texts->remote_address, peer->remote_address, sizeof(texts->remote_address));
     }
     if (texts->remote_port_text == NULL || texts->remote_port != peer->remote_port) {
-        if (refresh(&texts->remote_port_text, port_text(peer->remote_port)) < 0)
+        if (refresh(&texts->remote_port_text, kept_port_text(state, peer->remote_port)) < 0)
             return -1;
         texts->remote_port = peer->remote_port;
     }
@@ -335,7 +358,6 @@ static int refresh_peer(struct wsgi_peer_texts *texts, const struct cts_peer *pe
  * colon, and 80 (https: 443) when there is none. An IPv6 literal keeps its brackets together. */
 static int put_server_from_host(struct wsgi_call *call, PyObject *wsgi_environ)
 {
-    struct wsgi_state *state = call->state;
     struct cts_bytes host = call->exchange->request->host;
     struct cts_bytes port = cts_bytes_of(call->scheme_said == 2 ? "443" : "80");
     if (host.count == 0) {
@@ -354,41 +376,40 @@ static int put_server_from_host(struct wsgi_call *call, PyObject *wsgi_environ)
             host.count = name_bytes;
         }
     }
-    if (put_new(state, wsgi_environ, WSGI_KEY_SERVER_NAME, latin1(host)) < 0)
+    if (put_new(call, wsgi_environ, WSGI_KEY_SERVER_NAME, latin1(host)) < 0)
         return -1;
-    return put_new(state, wsgi_environ, WSGI_KEY_SERVER_PORT, latin1(port));
+    return put_new(call, wsgi_environ, WSGI_KEY_SERVER_PORT, latin1(port));
 }
 
 /* What the proxy said about itself and its client. LOCAL and UNSPEC say nothing about a client:
  * then it is the one we see. */
 static int put_proxy(struct wsgi_call *call, PyObject *wsgi_environ)
 {
-    struct wsgi_state *state = call->state;
     const struct cts_proxy *proxy = call->exchange->peer->proxy;
-    if (put_new(state, wsgi_environ, WSGI_KEY_PROXY_PROTOCOL,
+    if (put_new(call, wsgi_environ, WSGI_KEY_PROXY_PROTOCOL,
                 latin1(cts_bytes_of(proxy->protocol))) < 0)
         return -1;
     if (proxy->client_address[0] == '\0')
         return 0;
-    if (put_new(state, wsgi_environ, WSGI_KEY_REMOTE_ADDR,
+    if (put_new(call, wsgi_environ, WSGI_KEY_REMOTE_ADDR,
                 latin1(cts_bytes_of(proxy->client_address))) < 0 ||
-        put_new(state, wsgi_environ, WSGI_KEY_REMOTE_PORT, port_text(proxy->client_port)) < 0 ||
-        put_new(state, wsgi_environ, WSGI_KEY_PROXY_ADDR,
+        put_new(call, wsgi_environ, WSGI_KEY_REMOTE_PORT, port_text(proxy->client_port)) < 0 ||
+        put_new(call, wsgi_environ, WSGI_KEY_PROXY_ADDR,
                 latin1(cts_bytes_of(proxy->proxy_address))) < 0)
         return -1;
-    return put_new(state, wsgi_environ, WSGI_KEY_PROXY_PORT, port_text(proxy->proxy_port));
+    return put_new(call, wsgi_environ, WSGI_KEY_PROXY_PORT, port_text(proxy->proxy_port));
 }
 
 static int put_peer(struct wsgi_call *call, PyObject *wsgi_environ)
 {
     struct wsgi_state *state = call->state;
-    if (put(state, wsgi_environ, WSGI_KEY_REMOTE_ADDR, state->peer.remote_addr_text) < 0)
+    if (put(call, wsgi_environ, WSGI_KEY_REMOTE_ADDR, state->peer.remote_addr_text) < 0)
         return -1;
     if (call->exchange->peer->is_unix)
         return put_server_from_host(call, wsgi_environ);
-    if (put(state, wsgi_environ, WSGI_KEY_REMOTE_PORT, state->peer.remote_port_text) < 0 ||
-        put(state, wsgi_environ, WSGI_KEY_SERVER_NAME, state->peer.server_name_text) < 0 ||
-        put(state, wsgi_environ, WSGI_KEY_SERVER_PORT, state->peer.server_port_text) < 0)
+    if (put(call, wsgi_environ, WSGI_KEY_REMOTE_PORT, state->peer.remote_port_text) < 0 ||
+        put(call, wsgi_environ, WSGI_KEY_SERVER_NAME, state->peer.server_name_text) < 0 ||
+        put(call, wsgi_environ, WSGI_KEY_SERVER_PORT, state->peer.server_port_text) < 0)
         return -1;
     return 0;
 }
@@ -409,6 +430,11 @@ static PyObject *protocol_text(struct wsgi_state *state, const struct cts_reques
     if (request->version_major == 1 && request->version_minor == 0)
         return Py_NewRef(state->http_10);
     return PyUnicode_FromFormat("HTTP/%d.%d", request->version_major, request->version_minor);
+}
+
+static PyObject *query_text(struct wsgi_state *state, struct cts_bytes query)
+{
+    return CTS_LIKELY(query.count == 0) ? Py_NewRef(state->empty_text) : latin1(query);
 }
 
 /* Percent-decoding never makes a path longer. */
@@ -433,11 +459,11 @@ static int put_path(struct wsgi_call *call, PyObject *wsgi_environ)
     struct cts_bytes prefix = state->script_name_bytes;
     if (CTS_UNLIKELY(request->has_script_name)) {
         prefix = request->script_name;
-        if (put_new(state, wsgi_environ, WSGI_KEY_SCRIPT_NAME, latin1(prefix)) < 0)
+        if (put_new(call, wsgi_environ, WSGI_KEY_SCRIPT_NAME, latin1(prefix)) < 0)
             return -1;
     }
     CTS_AUTO_REF PyObject *target = latin1(request->target);
-    if (target == NULL || PyDict_SetItem(wsgi_environ, state->keys[WSGI_KEY_RAW_URI], target) < 0)
+    if (target == NULL || put(call, wsgi_environ, WSGI_KEY_RAW_URI, target) < 0)
         return -1;
     if (prefix.count > 0) {
         if (path.count < prefix.count || memcmp(path.at, prefix.at, prefix.count) != 0) {
@@ -449,10 +475,10 @@ static int put_path(struct wsgi_call *call, PyObject *wsgi_environ)
         path = (struct cts_bytes){path.at + prefix.count, path.count - prefix.count};
     }
     if (path.count > 0 && memchr(path.at, '%', path.count) != NULL)
-        return put_new(state, wsgi_environ, WSGI_KEY_PATH_INFO, decoded_path(path));
+        return put_new(call, wsgi_environ, WSGI_KEY_PATH_INFO, decoded_path(path));
     if (path.at == request->target.at && path.count == request->target.count)
-        return put(state, wsgi_environ, WSGI_KEY_PATH_INFO, target);
-    return put_new(state, wsgi_environ, WSGI_KEY_PATH_INFO, latin1(path));
+        return put(call, wsgi_environ, WSGI_KEY_PATH_INFO, target);
+    return put_new(call, wsgi_environ, WSGI_KEY_PATH_INFO, latin1(path));
 }
 
 static bool is_named(struct cts_bytes name, const char *lower, size_t count)
@@ -466,9 +492,9 @@ static int put_header(struct wsgi_call *call, PyObject *wsgi_environ,
 {
     struct wsgi_state *state = call->state;
     if (CTS_UNLIKELY(header->name.count == 12 && is_named(header->name, "content-type", 12)))
-        return put_new(state, wsgi_environ, WSGI_KEY_CONTENT_TYPE, latin1(header->value));
+        return put_new(call, wsgi_environ, WSGI_KEY_CONTENT_TYPE, latin1(header->value));
     if (CTS_UNLIKELY(header->name.count == 14 && is_named(header->name, "content-length", 14)))
-        return put_new(state, wsgi_environ, WSGI_KEY_CONTENT_LENGTH, latin1(header->value));
+        return put_new(call, wsgi_environ, WSGI_KEY_CONTENT_LENGTH, latin1(header->value));
     return names_put(state, wsgi_environ, header);
 }
 
@@ -520,10 +546,10 @@ static int put_headers(struct wsgi_call *call, PyObject *wsgi_environ)
             return -1;
     }
     if (CTS_UNLIKELY(call->scheme_said == 2) &&
-        put(state, wsgi_environ, WSGI_KEY_URL_SCHEME, state->https) < 0)
+        put(call, wsgi_environ, WSGI_KEY_URL_SCHEME, state->https) < 0)
         return -1;
     if (CTS_UNLIKELY(request->form == CTS_TARGET_ABSOLUTE && request->authority.count > 0))
-        return put_new(state, wsgi_environ, WSGI_KEY_HOST, latin1(request->authority));
+        return put_new(call, wsgi_environ, WSGI_KEY_HOST, latin1(request->authority));
     return 0;
 }
 
@@ -538,22 +564,21 @@ static int put_traceparent(struct wsgi_call *call, PyObject *wsgi_environ)
         return -1;
     cts_traceparent_write(trace->trace_id, trace->span_id, trace->flags,
                           (char *)PyUnicode_1BYTE_DATA(text));
-    return put_new(call->state, wsgi_environ, WSGI_KEY_TRACEPARENT, text);
+    return put_new(call, wsgi_environ, WSGI_KEY_TRACEPARENT, text);
 }
 
 static int fill(struct wsgi_call *call, PyObject *wsgi_environ, bool has_fields)
 {
     struct wsgi_state *state = call->state;
     const struct cts_request *request = call->exchange->request;
-    if (put(state, wsgi_environ, WSGI_KEY_INPUT, (PyObject *)call->input) < 0 ||
-        put(state, wsgi_environ, WSGI_KEY_SOCKET, (PyObject *)call->socket) < 0 ||
-        put(state, wsgi_environ, WSGI_KEY_EARLY_HINTS, (PyObject *)call->early_hints) < 0 ||
-        put_new(state, wsgi_environ, WSGI_KEY_METHOD, method_text(state, request->method)) < 0 ||
-        put_new(state, wsgi_environ, WSGI_KEY_PROTOCOL, protocol_text(state, request)) < 0 ||
+    if (put(call, wsgi_environ, WSGI_KEY_INPUT, (PyObject *)call->input) < 0 ||
+        put(call, wsgi_environ, WSGI_KEY_SOCKET, (PyObject *)call->socket) < 0 ||
+        put(call, wsgi_environ, WSGI_KEY_EARLY_HINTS, (PyObject *)call->early_hints) < 0 ||
+        put_new(call, wsgi_environ, WSGI_KEY_METHOD, method_text(state, request->method)) < 0 ||
+        put_new(call, wsgi_environ, WSGI_KEY_PROTOCOL, protocol_text(state, request)) < 0 ||
         put_path(call, wsgi_environ) < 0)
         return -1;
-    if (request->query.count > 0 &&
-        put_new(state, wsgi_environ, WSGI_KEY_QUERY, latin1(request->query)) < 0)
+    if (put_new(call, wsgi_environ, WSGI_KEY_QUERY, query_text(state, request->query)) < 0)
         return -1;
     if ((!has_fields && put_headers(call, wsgi_environ) < 0) || put_peer(call, wsgi_environ) < 0)
         return -1;
@@ -605,6 +630,7 @@ static void memo_fill(struct wsgi_call *call, struct wsgi_memo *memo)
     if (filled != NULL && is_current && put_headers(call, filled) == 0) {
         memo->filled = filled;
         memo->is_https = call->scheme_said == 2;
+        memo->serial = ++state->memos_serial;
         state->memos_filled++;
         return;
     }
@@ -627,7 +653,63 @@ static void memo_renew(struct wsgi_call *call, struct wsgi_memo *memo, struct ct
     }
 }
 
-/* A copy of the template. Copying may run the garbage collector, and with it any code: should
+/* -- an environ that is used again -------------------------------------------------------------- */
+
+/* A number that no other state of this dict has or had, 0 when there is none. */
+static uint64_t version_of(PyObject *dict)
+{
+#if PY_VERSION_HEX < 0x030c0000
+    return ((PyDictObject *)dict)->ma_version_tag;
+#else
+    return 0; /* on its way out of CPython */
+#endif
+}
+
+#define SHAPE_UNIX 1u
+#define SHAPE_TRACED 2u
+#define SHAPE_PROXY 4u /* never kept: which keys there are depends on what the proxy said */
+
+/* Which keys there are besides those of the template and of the fields. */
+static unsigned shape_of(const struct wsgi_call *call)
+{
+    const struct cts_exchange *exchange = call->exchange;
+    return (exchange->peer->is_unix ? SHAPE_UNIX : 0) |
+           (exchange->trace != NULL && exchange->trace->is_recording ? SHAPE_TRACED : 0) |
+           (exchange->peer->proxy != NULL ? SHAPE_PROXY : 0);
+}
+
+/* The kept environ, if it is one of these fields. */
+static PyObject *take_kept(struct wsgi_call *call, const struct wsgi_memo *memo)
+{
+    struct wsgi_kept *kept = &call->state->kept;
+    PyObject *wsgi_environ = kept->environ;
+    if (wsgi_environ == NULL || kept->serial != memo->serial || kept->shape != shape_of(call))
+        return NULL;
+    kept->environ = NULL;
+    memcpy(call->values, kept->values, sizeof(call->values));
+    return wsgi_environ;
+}
+
+void environ_give(struct wsgi_call *call)
+{
+    struct wsgi_kept *kept = &call->state->kept;
+    PyObject *wsgi_environ = call->environ;
+    call->environ = NULL;
+    if (wsgi_environ == NULL)
+        return;
+    if (call->environ_version != 0 && Py_REFCNT(wsgi_environ) == 1 &&
+        version_of(wsgi_environ) == call->environ_version) {
+        PyObject *older = kept->environ;
+        kept->environ = wsgi_environ;
+        kept->serial = call->environ_serial;
+        kept->shape = shape_of(call);
+        memcpy(kept->values, call->values, sizeof(kept->values));
+        wsgi_environ = older;
+    }
+    Py_XDECREF(wsgi_environ);
+}
+
+/* The kept environ, or a copy of the template. Copying may run the garbage collector, and with it any code: should
  * another thread have renewed the template meanwhile, the copy is thrown away. */
 static PyObject *copy_template(struct wsgi_call *call, struct wsgi_memo *memo,
                                struct cts_bytes block, bool *ret_has_fields)
@@ -636,7 +718,7 @@ static PyObject *copy_template(struct wsgi_call *call, struct wsgi_memo *memo,
     bool is_trusted = call->exchange->peer->is_trusted;
     for (int tries = 0; tries < 8; tries++) {
         if (CTS_UNLIKELY(!template_fits(call)) &&
-            (refresh_peer(&state->peer, call->exchange->peer) < 0 || renew_template(call) < 0))
+            (refresh_peer(state, call->exchange->peer) < 0 || renew_template(call) < 0))
             return NULL;
         bool is_known = memo != NULL && memo_has(memo, block, is_trusted);
         if (CTS_UNLIKELY(is_known && memo->filled == NULL))
@@ -644,11 +726,17 @@ static PyObject *copy_template(struct wsgi_call *call, struct wsgi_memo *memo,
         *ret_has_fields = is_known && memo->filled != NULL;
         if (*ret_has_fields)
             call->scheme_said = 1 + memo->is_https;
+        if (*ret_has_fields) {
+            PyObject *kept = take_kept(call, memo);
+            if (CTS_LIKELY(kept != NULL))
+                return kept;
+        }
         PyObject *template = state->template;
         PyObject *from = Py_NewRef(*ret_has_fields ? memo->filled : template);
         PyObject *copy = PyDict_Copy(from);
         bool is_current = template == state->template;
         Py_DECREF(from);
+        memcpy(call->values, state->template_values, sizeof(call->values));
         if (CTS_LIKELY(copy == NULL || is_current))
             return copy;
         Py_DECREF(copy);
@@ -668,10 +756,14 @@ PyObject *environ_new(struct wsgi_call *call)
     if (memo != NULL && !has_fields && !memo_has(memo, block, call->exchange->peer->is_trusted))
         memo_renew(call, memo, block);
     /* From here on only strings are made, so no other code runs and the state stands still. */
-    if (refresh_peer(&call->state->peer, call->exchange->peer) < 0 ||
+    if (refresh_peer(call->state, call->exchange->peer) < 0 ||
         fill(call, wsgi_environ, has_fields) < 0) {
         Py_DECREF(wsgi_environ);
         return NULL;
+    }
+    if (has_fields && call->exchange->peer->proxy == NULL) {
+        call->environ_version = version_of(wsgi_environ);
+        call->environ_serial = memo->serial;
     }
     return wsgi_environ;
 }

@@ -239,26 +239,20 @@ static void release(struct wsgi_call *call)
     wait_until_unused(call);
     Py_CLEAR(call->hook_request);
     Py_CLEAR(call->headers);
-    Py_CLEAR(call->environ);
+    environ_give(call);
     Py_CLEAR(call->status_text);
     objects_give(call);
 }
 
 static void handle(struct cts_exchange *exchange)
 {
-    struct wsgi_call call;
+    struct wsgi_call call = {.state = process_state, .exchange = exchange, .content_length = -1};
     uint64_t begin_ns = CTS_UNLIKELY(exchange->access != NULL) ? cts_clock_mono_ns() : 0;
-    memset(&call, 0, sizeof(call));
-    call.state = process_state;
-    call.exchange = exchange;
-    call.content_length = -1;
     if (CTS_UNLIKELY(call.state == NULL)) {
         note_error(exchange, "ctserve.not_started", "the WSGI gateway was not started");
         reply_fail(&call, 503);
         return;
     }
-    if (exchange->trace != NULL)
-        cts_trace_phase(exchange->trace, CTS_PHASE_APP);
     if (CTS_UNLIKELY(serve(&call) < 0))
         answer_failure(&call);
     if (CTS_UNLIKELY(exchange->access != NULL))

@@ -578,13 +578,16 @@ int objects_take(struct wsgi_call *call)
                ? 0 : -1;
 }
 
-/* The template of the environ holds one reference more to the input, the socket and the hints, and so does
- * every memo made of it. */
+/* The template of the environ holds one reference more to the input, the socket and the hints, and
+ * so does every memo made of it; and so may the kept environ. */
 static bool is_ours_alone(struct wsgi_state *state, PyObject *object, enum wsgi_key key)
 {
     bool is_in_template = state->template_values[key] == object;
-    if (Py_REFCNT(object) == 1 + (is_in_template ? 1 + state->memos_filled : 0))
+    bool is_in_kept = state->kept.environ != NULL && state->kept.values[key] == object;
+    if (Py_REFCNT(object) == 1 + (is_in_template ? 1 + state->memos_filled : 0) + is_in_kept)
         return true;
+    if (is_in_kept)
+        Py_CLEAR(state->kept.environ);
     if (is_in_template) {
         environ_forget_memos(state);
         /* The application kept it: the template must not hand it to the next request. */
