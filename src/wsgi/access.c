@@ -76,6 +76,32 @@ int access_start(struct wsgi_access *access, const struct cts_settings *settings
 
 /* -- one line -------------------------------------------------------------------------------- */
 
+#define EACH(byte) (0x0101010101010101ull * (byte))
+
+/* Do eight bytes stand in a line as they are? Of each test the highest bit of a byte says that it
+ * is met there; one that is wrongly met lies above one that is rightly. */
+static inline bool is_plain_word(uint64_t word)
+{
+    uint64_t quote = word ^ EACH('"'), backslash = word ^ EACH('\\'), delete = word ^ EACH(0x7f);
+    uint64_t met = word | ((word - EACH(0x20)) & ~word) | ((quote - EACH(1)) & ~quote) |
+                   ((backslash - EACH(1)) & ~backslash) | ((delete - EACH(1)) & ~delete);
+    return (met & EACH(0x80)) == 0;
+}
+
+/* The bytes from `from` on that stand in a line as they are, eight at a time; how many. */
+static inline size_t put_plain(char *to, const char *from, size_t count)
+{
+    size_t done = 0;
+    uint64_t word;
+    for (; count - done >= sizeof(word); done += sizeof(word)) {
+        memcpy(&word, from + done, sizeof(word));
+        if (!is_plain_word(word))
+            break;
+        memcpy(to + done, &word, sizeof(word));
+    }
+    return done;
+}
+
 /* Escaped, cut to ATOM_BYTES_MAX. Without memory the value is left out. */
 static void put_escaped(struct cts_buffer *line, struct cts_bytes text)
 {
@@ -85,7 +111,9 @@ static void put_escaped(struct cts_buffer *line, struct cts_bytes text)
     if (cts_buffer_reserve(line, count * 4) < 0)
         return;
     to = line->at + line->end;
-    for (size_t i = 0; i < count; i++) {
+    size_t plain = put_plain(to, text.at, count);
+    to += plain;
+    for (size_t i = plain; i < count; i++) {
         unsigned char byte = (unsigned char)text.at[i];
         if (CTS_LIKELY(byte >= 0x20 && byte < 0x7F && byte != '"' && byte != '\\')) {
             *to++ = (char)byte;

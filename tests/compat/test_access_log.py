@@ -99,6 +99,32 @@ def test_nothing_raw_gets_into_a_line(tmp_path):
     assert line.endswith(r"/\x0a\x1b[31m")
 
 
+def escaped(data):
+    """Bytes as they stand in a line: a quote gets a backslash, what is not plain becomes \\xHH."""
+    return "".join('\\"' if byte == 0x22 else chr(byte) if 0x20 <= byte < 0x7F and byte != 0x5C
+                   else f"\\x{byte:02x}" for byte in data)
+
+
+def test_every_byte_is_escaped_at_every_place(tmp_path):
+    """Eight bytes are looked at in one go: no place and no neighbour may hide a byte."""
+    texts = []
+    for byte in [0x09, *range(0x21, 0x7F), *range(0x80, 0x100)]:
+        for place in range(8):
+            # Neighbours at the edge: the first plain byte and the last, and one that is not.
+            texts.append(b"ab" + b"~!" * 4 + b"\x80" * (byte % 2) + b"z" * place + bytes([byte])
+                         + b"!~" * (8 - place) + b"c")
+    gets = [b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nUser-Agent: " + text + b"\r\n\r\n"
+            for text in texts]
+    pieces = [b"".join(gets[at:at + 50]) for at in range(0, len(gets), 50)]
+    log = tmp_path / "access"
+    with Server("--access-logfile", str(log), "--access-logformat", "%(m)s %(a)s", "--keep-alive", "5",
+                app=READY) as server:
+        for piece in pieces:
+            exchange(server.address, piece, half_close=True)
+        lines = [line for line in lines_of(log, 1 + len(texts)) if line.startswith("POST ")]
+    assert lines == ["POST " + escaped(text) for text in texts]
+
+
 def test_the_time_atoms_are_numbers(tmp_path):
     [line] = logged(tmp_path, REQUESTS[:1], format="%(t)s %(M)s %(D)s %(L)s %(p)s")
     assert re.fullmatch(r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] \d+ \d+ \d+\.\d{6} <\d+>", line)
