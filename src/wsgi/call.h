@@ -260,6 +260,8 @@ CTS_RAISES int environ_start(struct wsgi_state *state);
 void environ_stop(struct wsgi_state *state);
 /* The environ of this request, a new reference. Source: PEP 3333, "environ Variables". */
 CTS_RAISES PyObject *environ_new(struct wsgi_call *call);
+/* Is the environ for certain as the application got it? */
+bool environ_is_untouched(const struct wsgi_call *call);
 /* The application is done with it: let it go, or keep it for the next request. */
 void environ_give(struct wsgi_call *call);
 /* Find out call->scheme_said before there is an environ, for hooks. */

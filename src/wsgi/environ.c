@@ -690,15 +690,20 @@ static PyObject *take_kept(struct wsgi_call *call, const struct wsgi_memo *memo)
     return wsgi_environ;
 }
 
+bool environ_is_untouched(const struct wsgi_call *call)
+{
+    return call->environ_version != 0 && version_of(call->environ) == call->environ_version;
+}
+
 void environ_give(struct wsgi_call *call)
 {
     struct wsgi_kept *kept = &call->state->kept;
     PyObject *wsgi_environ = call->environ;
-    call->environ = NULL;
     if (wsgi_environ == NULL)
         return;
-    if (call->environ_version != 0 && Py_REFCNT(wsgi_environ) == 1 &&
-        version_of(wsgi_environ) == call->environ_version) {
+    bool is_untouched = environ_is_untouched(call);
+    call->environ = NULL;
+    if (Py_REFCNT(wsgi_environ) == 1 && is_untouched) {
         PyObject *older = kept->environ;
         kept->environ = wsgi_environ;
         kept->serial = call->environ_serial;

@@ -276,7 +276,8 @@ static void copy_route(struct wsgi_call *call, PyObject *holder, const char *fir
 static void take_route(struct wsgi_call *call)
 {
     const struct cts_trace_request *trace = call->exchange->trace;
-    if (trace == NULL || !trace->is_recording || call->environ == NULL)
+    if (trace == NULL || !trace->is_recording || call->environ == NULL ||
+        environ_is_untouched(call))
         return;
     PyObject *found =
         PyDict_GetItemWithError(call->environ, call->state->keys[WSGI_KEY_WERKZEUG_REQUEST]);
