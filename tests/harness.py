@@ -48,6 +48,26 @@ def until(fact, what, patience_s=PATIENCE_S):
         time.sleep(0.01)
 
 
+def is_gone(pid):
+    """Has this process ended? One that nobody has waited for yet (a zombie) has."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:   # also when it goes between open and read
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
+
+
+def is_read(client):
+    """Has the server accepted this connection over 127.0.0.1 and read all that was sent on it?
+    The kernel tells how many bytes lie unread in the server's end."""
+    ours, theirs = ("0100007F:%04X" % end[1] for end in (client.getsockname(), client.getpeername()))
+    for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == theirs and fields[2] == ours:
+            return fields[4].endswith(":00000000") and fields[9] != "0"
+    return False
+
+
 def sweep(values, quick):
     """The values for pytest.mark.parametrize; those not in `quick` are left out by --quick."""
     import pytest

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from faulty import Faulty, library, until
-from harness import SANITIZED, app_folder
+from harness import SANITIZED, app_folder, is_read
 
 pytestmark = pytest.mark.skipif(SANITIZED or not library().exists(),
                                 reason="needs a build with tests/faults and without sanitizers")
@@ -240,20 +240,28 @@ def connect(service):
     return socket.create_connection(("127.0.0.1", service.port), 20)
 
 
-def worker_cpu(service):
-    """Some sign that the worker has taken in what was sent: it sleeps again."""
-    return open(f"/proc/{worker_of(service)}/stat").read().rpartition(")")[2].split()[0] == "S"
+def wait_until_taken_in(service, *clients):
+    """The worker has accepted these, read what they sent, and sleeps again: its clocks run."""
+    def sleeps():
+        stat = open(f"/proc/{worker_of(service)}/stat").read()
+        return stat.rpartition(")")[2].split()[0] == "S"
+    until(lambda: all(map(is_read, clients)) and sleeps(), "a worker that has read and waits")
+
+
+def move_clock_to(service, seconds, since):
+    """So many seconds after `since` for the service, however long this machine took until now."""
+    service.move_clock(max(0, int(seconds - (time.monotonic() - since))))
 
 
 @pytest.mark.parametrize("length", [10, 3000000], ids=["before", "inside"])
 def test_a_body_that_stops_for_thirty_seconds_is_answered_with_408(service, length):
     """Before the application runs, and while it reads a large body by itself."""
     with connect(service) as client:
+        sent_at = time.monotonic()
         client.sendall(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n" % length
                        + b"x" * (length - 5))
-        time.sleep(0.3)
-        until(lambda: worker_cpu(service), "a worker that waits")
-        service.move_clock(25)
+        wait_until_taken_in(service, client)
+        move_clock_to(service, 25, sent_at)
         client.settimeout(0.6)
         with pytest.raises(TimeoutError):
             client.recv(1)
@@ -266,10 +274,10 @@ def test_a_body_that_stops_for_thirty_seconds_is_answered_with_408(service, leng
 def test_a_body_that_drips_is_answered_with_408(service):
     """Each byte comes in time, but all of them are too few."""
     with connect(service) as client:
+        sent_at = time.monotonic()
         client.sendall(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\n" + b"x" * 8000)
-        time.sleep(0.3)
-        until(lambda: worker_cpu(service), "a worker that waits")
-        service.move_clock(14)
+        wait_until_taken_in(service, client)
+        move_clock_to(service, 14, sent_at)
         client.sendall(b"x")
         client.settimeout(0.6)
         with pytest.raises(TimeoutError):
@@ -286,7 +294,7 @@ def test_a_head_and_an_idle_connection_run_out_by_the_clock(service):
         half.sendall(b"GET / HT")
         kept.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
         assert kept.recv(65536).startswith(b"HTTP/1.1 200 ")
-        time.sleep(0.2)
+        wait_until_taken_in(service, half, silent, kept)
         service.move_clock(11)
         assert read_all(half).startswith(b"HTTP/1.1 408 ")
         assert read_all(silent) == b""

@@ -1,11 +1,10 @@
 """USR2 with a relative --chdir: the second program starts where the first one started."""
 import os
 import pathlib
-import re
 import signal
 import textwrap
 
-from harness import Running, app_folder, until
+from harness import Running, app_folder, is_gone, until
 
 APP = textwrap.dedent('''
     import os
@@ -38,8 +37,7 @@ def test_a_second_program_finds_the_same_relative_directory_and_takes_over():
                 assert int(answer[0]) == second
                 assert pathlib.Path(os.fsdecode(answer[1])) == (folder / "sub").resolve()
                 assert answer[2] == b"none"
-                assert re.search("Master has been promoted", server.text)
+                server.line("Master has been promoted")
             finally:
                 os.kill(second, signal.SIGTERM)
-            until(lambda: not pathlib.Path(f"/proc/{second}").exists()
-                  or ") Z " in pathlib.Path(f"/proc/{second}/stat").read_text(), "the second is gone")
+            until(lambda: is_gone(second), "the second is gone")

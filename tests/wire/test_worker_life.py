@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from harness import SANITIZED, Running, app_folder, until
+from harness import SANITIZED, Running, app_folder, is_gone, is_read, until
 
 APP = """
 import asyncio, os, signal, time
@@ -26,10 +26,12 @@ def slowly():
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path.startswith("/sleep"):
+        os.write(2, b"asleep\\n")
         time.sleep(int(environ["QUERY_STRING"]) / 1000)
     elif path == "/asyncio":
         slowly()
     elif path == "/stuck":
+        os.write(2, b"stuck\\n")
         while True:
             time.sleep(0.05)
     body = (environ.get("REMOTE_ADDR", "") + " " + str(os.getpid())).encode()
@@ -85,13 +87,6 @@ def ask(port, path="/", close=True, timeout=30):
     return client
 
 
-def is_gone(pid):
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
 # -- quick stops ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("signo", [signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
@@ -100,7 +95,7 @@ def test_int_and_quit_to_a_worker_call_worker_int_once_and_end_it_at_once(start,
     [pid] = server.workers()
     client = ask(server.port, "/sleep?30000") if busy else None
     if busy:
-        time.sleep(0.2)
+        server.line("asleep")
     os.kill(pid, signo)
     server.line(rf"worker_int in {pid}", patience_s=10)
     server.line(rf"worker_exit in {pid}", patience_s=10)
@@ -116,7 +111,7 @@ def test_int_and_quit_to_the_master_call_worker_int_once_in_each_worker(start, s
     server = start("-w", "2")
     pids = server.workers()
     client = ask(server.port, "/sleep?30000")
-    time.sleep(0.2)
+    server.line("asleep")
     assert server.stop(signo, patience_s=25) == 0  # before graceful_timeout, 30 s
     client.close()
     for pid in pids:
@@ -157,7 +152,7 @@ def test_a_killed_master_leaves_nothing_behind_and_what_runs_is_answered(start):
     server = start("-w", "2", "--graceful-timeout", "5")
     pids = server.workers()
     running = ask(server.port, "/sleep?500")
-    time.sleep(0.1)
+    server.line("asleep")
     server.process.kill()
     began = time.monotonic()
     server.process.wait()
@@ -193,7 +188,7 @@ def test_a_request_that_never_ends_does_not_outlive_a_killed_master(start):
     server = start("-w", "1", "--graceful-timeout", "1", "--timeout", "0")
     [pid] = server.workers()
     stuck = ask(server.port, "/stuck")
-    time.sleep(0.2)
+    server.line("stuck")
     server.process.kill()
     began = time.monotonic()
     server.process.wait()
@@ -274,7 +269,7 @@ def test_beyond_worker_connections_a_client_waits_until_another_leaves(folder):
         quiet = [socket.create_connection(("127.0.0.1", server.port), 30) for _ in range(4)]
         for one in quiet:
             one.sendall(GET[:-2])
-        time.sleep(0.2)
+        until(lambda: all(map(is_read, quiet)), "four connections that are taken")
         late = ask(server.port)
         late.settimeout(0.5)
         with pytest.raises(TimeoutError):
