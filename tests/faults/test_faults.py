@@ -11,6 +11,7 @@ import pytest
 
 from faulty import Faulty, library, until
 from harness import SANITIZED, app_folder, is_read
+from harness import sweep as chosen
 
 pytestmark = pytest.mark.skipif(SANITIZED or not library().exists(),
                                 reason="needs a build with tests/faults and without sanitizers")
@@ -51,13 +52,26 @@ ALWAYS = {"malloc", "calloc", "realloc", "read", "send", "accept4", "epoll_ctl",
           "shutdown", "pread", "pwrite", "sendfile"}
 
 
-@pytest.fixture(params=KINDS)
-def service(request):
+@pytest.fixture(scope="module", params=KINDS)
+def master(request):
     with app_folder(APP) as folder:
         (folder / "large").write_bytes(b"f" * 200000)
         with Faulty([*KINDS[request.param], "--timeout", "0", "--trace-api", "off", "app:app"],
                     folder) as running:
             yield running.ready()
+
+
+@pytest.fixture
+def service(master):
+    """A service whose worker is new, so that what is made at its first request is made again."""
+    master.nothing_fails()
+    before = master.workers()
+    for pid in before:
+        os.kill(pid, signal.SIGTERM)
+    until(lambda: replaced(master, before), lambda: "another worker:\n" + master.text)
+    # One that has answered can be killed, and the next one starts at once.
+    assert master.is_sound()
+    return master
 
 
 def worker_of(service):
@@ -83,9 +97,15 @@ def sweep(service, function, first_calls):
 
 
 @pytest.mark.parametrize("function", IN_WORKER)
-def test_the_nth_call_on_the_way_of_a_request_fails_in_the_worker(service, function):
-    fired = sweep(service, function, range(1, 13))
+def test_the_first_calls_on_the_way_of_a_request_fail_in_the_worker(service, function):
+    fired = sweep(service, function, range(1, 4))
     assert fired >= (1 if function in ALWAYS else 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", IN_WORKER)
+def test_the_nth_call_on_the_way_of_a_request_fails_in_the_worker(service, function):
+    sweep(service, function, range(4, 13))
 
 
 @pytest.mark.nightly
@@ -108,6 +128,8 @@ def replaced(service, before):
 
 def upset(service):
     """What makes a master work: a worker dies, one more, one less, the logs, the agent dies."""
+    # A worker of a reload that failed may still be on its way out.
+    yield lambda: len(service.workers()) == 2
     before = service.workers()
     for pid in before:
         os.kill(pid, signal.SIGKILL)
@@ -129,13 +151,17 @@ def upset(service):
         service.text.count("Reload failed, the old workers go on serving") > said
 
 
+#: A place whose workers died unasked, as here time and again, rightly waits for up to 30 s.
+MASTER_PATIENCE_S = 25 + 30
+
+
 def sweep_master(service, function, first_calls):
     for first in first_calls:
         service.fail(service.process.pid, function, first)
         for fact in upset(service):
             until(fact, lambda: f"call {first} of {function} failed and it never came right; "
                   f"workers {service.workers()}, agent {service.agent()}:\n{service.text[-3000:]}",
-                  25)
+                  MASTER_PATIENCE_S)
         fired = service.failed_count() > 0
         service.nothing_fails()
         service.is_sound()
@@ -151,9 +177,10 @@ def two_workers():
         yield running.ready()
 
 
+@pytest.mark.parametrize("first", chosen([1, 2], quick=[1]))
 @pytest.mark.parametrize("function", IN_MASTER)
-def test_the_nth_call_fails_in_the_master(two_workers, function):
-    sweep_master(two_workers, function, range(1, 3))
+def test_the_nth_call_fails_in_the_master(two_workers, function, first):
+    sweep_master(two_workers, function, [first])
 
 
 @pytest.mark.nightly
