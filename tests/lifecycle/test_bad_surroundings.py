@@ -130,8 +130,9 @@ def test_what_was_handed_to_the_server_alone_is_not_handed_on():
 
 
 HOSTILE = textwrap.dedent('''
-    import os, socket, stat
+    import functools, os, socket, stat
 
+    @functools.cache
     def control():
         """The descriptor of the worker's end of its control socket."""
         for name in os.listdir("/proc/self/fd"):

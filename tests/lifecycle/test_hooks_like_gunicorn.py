@@ -212,7 +212,7 @@ def play(command, scenario):
 
 @needs_gunicorn
 @pytest.mark.parametrize("scenario", sweep(SCENARIOS, quick=[
-    "boot_and_term", "boot_and_quit", "ttin", "hup", "kill_of_a_worker", "a_request"]))
+    "boot_and_quit", "hup", "kill_of_a_worker", "a_request"]))
 def test_hooks_come_in_gunicorns_order_with_its_arguments(scenario):
     theirs = play([sys.executable, "-m", "gunicorn"], scenario)
     ours = play([CTSERVE, "--no-tracing"], scenario)

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from harness import LEAKS_UNKNOWN, SANITIZED, Running, app_folder, until
+from harness import LEAKS_UNKNOWN, SANITIZED, Running, app_folder, sweep, until
 
 APP = '''
 import os, random
@@ -57,12 +57,14 @@ def forks(count, conf, threads):
             assert server.stop() == 0
 
 
-def test_fifty_forks():
-    forks(20 if SANITIZED else 50, CONF, 1)
+@pytest.mark.parametrize("count", sweep([10, 50], quick=[10]))
+def test_forks_run_the_callbacks_and_share_no_randomness(count):
+    forks(min(count, 20) if SANITIZED else count, CONF, 1)
 
 
-def test_forks_with_a_config_file_that_starts_a_thread():
-    forks(20, CONF + THREAD, 2)
+@pytest.mark.parametrize("count", sweep([6, 20], quick=[6]))
+def test_forks_with_a_config_file_that_starts_a_thread(count):
+    forks(count, CONF + THREAD, 2)
 
 
 @pytest.mark.nightly

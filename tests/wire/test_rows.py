@@ -36,6 +36,12 @@ ROWS = [(pair, case, how) for pair in SERVERS for case in cases.CASES if applies
         for how in ("whole", "bytes")]
 
 
+def is_quick(pair, case, how):
+    """Each case once in both ways; in threads, where only the way of the bytes differs, whole."""
+    kind, policy = pair
+    return policy == case.policy and (kind == "sync" or policy == "strict" and how == "whole")
+
+
 @pytest.fixture(scope="module", params=SERVERS, ids="-".join)
 def running(request):
     kind, policy = request.param
@@ -76,7 +82,10 @@ def run(server, case, pieces):
     assert len(got) == wanted
 
 
-@pytest.mark.parametrize("running, case, how", ROWS, indirect=["running"], scope="module",
+@pytest.mark.parametrize("running, case, how",
+                         [pytest.param(*row, marks=[] if is_quick(*row) else pytest.mark.slow)
+                          for row in ROWS],
+                         indirect=["running"], scope="module",
                          ids=[f"{'-'.join(pair)} {case.row} {case.name}, {how}"
                               for pair, case, how in ROWS])
 def test_row(running, case, how):

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from harness import ROOT, Running, app_folder, until
+from harness import ROOT, Running, app_folder, sweep, until
 from test_connection import Replies, connect, get
 
 MANY = 1000
@@ -206,12 +206,13 @@ def many_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_three_thousand_slow_clients_at_once_and_a_good_one_is_served(server, many_descriptors):
+@pytest.mark.parametrize("many", sweep([MANY // 10, MANY], quick=[MANY // 10]))
+def test_thousands_of_slow_clients_at_once_and_a_good_one_is_served(server, many_descriptors, many):
     """bench/slow_clients.py: 1,000 slow heads, 1,000 slow bodies and 1,000 slow readers, each of
     them doing a small step a second. And some that read nothing of what no kernel takes at once."""
     greedy = [slow_reader(server, path) for path in REPLIES]
     slow = subprocess.Popen([sys.executable, str(pathlib.Path(ROOT, "bench", "slow_clients.py")),
-                             str(server.port), str(MANY)],
+                             str(server.port), str(many)],
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert slow.stdout.readline() == "ready\n"
@@ -226,4 +227,4 @@ def test_three_thousand_slow_clients_at_once_and_a_good_one_is_served(server, ma
         told, _ = slow.communicate()
         for client in greedy:
             client.close()
-    assert '"connected": 3000' in told, told
+    assert f'"connected": {3 * many}' in told, told

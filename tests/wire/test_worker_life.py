@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from harness import SANITIZED, Running, app_folder, is_gone, is_read, until
+from harness import SANITIZED, Running, app_folder, is_gone, is_read, sweep, until
 
 APP = """
 import asyncio, os, signal, time
@@ -334,7 +334,7 @@ class Load:
         return self.count["answered"]
 
 
-@pytest.mark.parametrize("path", ["/", "/sleep?100"], ids=["fast", "slow"])
+@pytest.mark.parametrize("path", sweep(["/", "/sleep?100"], quick=["/"]))
 def test_eight_reloads_under_load_lose_no_request(start, path):
     server = start("-w", "2")
     load = Load(server, path)
