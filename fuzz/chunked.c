@@ -6,7 +6,23 @@ struct outcome {
     const char *code;
     size_t data_bytes, used;
     uint64_t hash;
+    struct cts_buffer trailers;
 };
+
+/* Every field that was kept is one, and none is there that was not counted. */
+static void check_trailers(const struct cts_chunked *chunked, const struct outcome *outcome)
+{
+    struct cts_bytes section = cts_buffer_view(&outcome->trailers);
+    struct cts_header field;
+    uint32_t count = 0;
+
+    for (; cts_trailer_next(&section, &field); count++) {
+        FUZZ_CHECK(cts_http_name_ok(field.name) && cts_http_value_ok(field.value));
+        FUZZ_CHECK(memchr(field.name.at, '_', field.name.count) == NULL);
+    }
+    FUZZ_CHECK(count <= chunked->trailers_count && count <= chunked->rules->fields_count_max);
+    FUZZ_CHECK(cts_buffer_count(&outcome->trailers) <= chunked->trailer_bytes);
+}
 
 static void take(struct outcome *outcome, struct cts_bytes data)
 {
@@ -53,6 +69,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t count)
 
     cts_chunked_init(&first, &rules);
     cts_chunked_init(&second, &rules);
+    first.trailers = &whole.trailers;
+    second.trailers = &split.trailers;
     bytes = fuzz_copy(data, count);
     decode(&first, (struct cts_bytes){bytes, count}, &whole);
     free(bytes);
@@ -68,7 +86,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t count)
     FUZZ_CHECK(whole.data_bytes == split.data_bytes && whole.hash == split.hash);
     FUZZ_CHECK(whole.used == split.used);
     FUZZ_CHECK(first.data_bytes == whole.data_bytes && first.wire_bytes >= first.data_bytes);
+    FUZZ_CHECK(cts_bytes_equal(cts_buffer_view(&whole.trailers),
+                               cts_buffer_view(&split.trailers)));
     if (whole.verdict > 0)
         FUZZ_CHECK(strcmp(whole.code, split.code) == 0);
+    if (whole.verdict == 0)
+        check_trailers(&first, &whole);
+    cts_buffer_free(&whole.trailers);
+    cts_buffer_free(&split.trailers);
     return 0;
 }

@@ -1,5 +1,6 @@
 /* http.h - HTTP/1 on the wire: bytes in, structs out. Room: http.
- * No sockets, no Python, no allocation on the way of a request but the header table.
+ * No sockets, no Python, no allocation on the way of a request but the header table and, when a
+ * trailer field really comes, the caller's buffer for it.
  * Sources: RFC 9110, RFC 9112; limits and switches as gunicorn's settings of the same name. */
 #ifndef CTSERVE_HTTP_H
 #define CTSERVE_HTTP_H
@@ -169,19 +170,30 @@ struct cts_chunked {
     uint32_t trailers_count;
     uint32_t trailer_bytes;
     uint32_t forbidden;            /* forbidden trailer names that still match what was read */
+    bool drops_trailer;            /* an underscore in its name, and header_map says drop */
+    struct cts_buffer *trailers;   /* the caller's, empty at first; NULL: checked and dropped */
+    size_t trailers_kept_bytes;    /* of whole fields in it */
     const struct cts_http_rules *rules;
     const char *code;
 };
 
+/* To keep trailer fields, set chunked->trailers afterwards: the buffer then grows with the first
+ * one, by at most 64 KiB. */
 void cts_chunked_init(struct cts_chunked *chunked, const struct cts_http_rules *rules);
 
 /* Decode from `in`. Sets *ret_used to the bytes consumed and *ret_data to a view (into `in`) of
  * at most one piece of body data; call again while bytes are left. Returns 0 when the body and
  * its trailer section have ended, CTS_NEED_MORE when `in` was used up (or a piece was handed
- * out), or the status to answer with; chunked->code then names the rule.
- * Trailer fields are checked and dropped. */
+ * out), or the status to answer with (503: no memory for a trailer); chunked->code then names the
+ * rule. Trailer fields obey the limits and header_map of the rules, nobody is trusted in them, and
+ * those that frame, route or authenticate are refused (RFC 9110 6.5.1); they are no header fields
+ * and never become any. */
 int cts_chunked_decode(struct cts_chunked *chunked, struct cts_bytes in, size_t *ret_used,
                        struct cts_bytes *ret_data) CTS_MUST_USE;
+
+/* Take the next field from the front of `section`, a view of chunked->trailers after the body has
+ * ended. *ret_field points into it, whitespace around the value trimmed. false: no more. */
+bool cts_trailer_next(struct cts_bytes *section, struct cts_header *ret_field);
 
 /* -- replies ------------------------------------------------------------------------------- */
 /* "OK" for 200; "" when unknown. */

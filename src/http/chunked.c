@@ -1,12 +1,14 @@
 /* chunked.c - a body in chunks and its trailer section.
  *
- * Byte by byte in the framing, piece by piece in the data. Nothing is kept but the state, so a
- * verdict belongs to one byte, however the bytes were split. What costs the reader more than it
- * brings is refused: extensions beyond 256 bytes, and framing that outweighs the data by far.
+ * Byte by byte in the framing, piece by piece in the data. Nothing is kept but the state and, for
+ * who asks, the lines of the trailer section, so a verdict belongs to one byte, however the bytes
+ * were split. What costs the reader more than it brings is refused: extensions beyond 256 bytes,
+ * and framing that outweighs the data by far.
  * Sources: RFC 9112 7.1, RFC 9110 6.5.1. */
 #include "ctserve/http.h"
 #include "classes.h"
 
+#include <assert.h>
 #include <strings.h>
 
 #define SIZE_DIGITS_MAX 16u
@@ -226,8 +228,38 @@ static bool is_forbidden(const struct cts_chunked *chunked)
     return false;
 }
 
+/* The byte belongs to a trailer field: put it where the caller wants it. With the end of its line
+ * a field is whole, and stays or goes. */
+static int keep_trailer_byte(struct cts_chunked *chunked, unsigned char byte)
+{
+    struct cts_buffer *trailers = chunked->trailers;
+    char kept = (char)byte;
+
+    if (trailers == NULL)
+        return 0;
+    if (cts_buffer_put(trailers, &kept, 1) < 0)
+        return refuse(chunked, 503, "no_memory");
+    if (chunked->state != STATE_TRAILER_FIRST)
+        return 0;
+    if (chunked->drops_trailer)
+        trailers->end = trailers->start + chunked->trailers_kept_bytes;
+    chunked->trailers_kept_bytes = cts_buffer_count(trailers);
+    return 0;
+}
+
+/* What header_map says about an underscore, of a peer whom nobody trusts. */
+static int take_underscore(struct cts_chunked *chunked)
+{
+    if (chunked->rules->header_map == CTS_HEADER_MAP_REFUSE)
+        return refuse(chunked, 400, "bad_trailer_name");
+    chunked->drops_trailer = chunked->rules->header_map == CTS_HEADER_MAP_DROP;
+    return 0;
+}
+
 static int take_trailer_name_byte(struct cts_chunked *chunked, unsigned char byte)
 {
+    if (byte == '_' && take_underscore(chunked) != 0)
+        return 400;
     if (http_is(byte, HTTP_TOKEN)) {
         chunked->forbidden = still_forbidden(chunked->forbidden, byte, chunked->line_bytes);
         chunked->line_bytes++;
@@ -255,11 +287,12 @@ static int take_trailer_first(struct cts_chunked *chunked, unsigned char byte)
     chunked->trailers_count++;
     chunked->line_bytes = 0;
     chunked->forbidden = ALL_FORBIDDEN;
+    chunked->drops_trailer = false;
     chunked->state = STATE_TRAILER_NAME;
     return take_trailer_name_byte(chunked, byte);
 }
 
-static int take_trailer_byte(struct cts_chunked *chunked, unsigned char byte)
+static int check_trailer_byte(struct cts_chunked *chunked, unsigned char byte)
 {
     if (++chunked->trailer_bytes > TRAILERS_BYTES_MAX)
         return refuse(chunked, 431, "trailers_too_long");
@@ -286,6 +319,35 @@ static int take_trailer_byte(struct cts_chunked *chunked, unsigned char byte)
         return refuse(chunked, 400, "bad_trailer_line_end");
     chunked->state = chunked->state == STATE_END_LF ? STATE_DONE : STATE_TRAILER_FIRST;
     return 0;
+}
+
+static int take_trailer_byte(struct cts_chunked *chunked, unsigned char byte)
+{
+    int r = check_trailer_byte(chunked, byte);
+
+    if (r != 0 || chunked->state == STATE_END_LF || chunked->state == STATE_DONE)
+        return r;
+    return keep_trailer_byte(chunked, byte);
+}
+
+bool cts_trailer_next(struct cts_bytes *section, struct cts_header *ret_field)
+{
+    const char *at = section->at, *colon, *end;
+
+    if (section->count == 0)
+        return false;
+    colon = memchr(at, ':', section->count);
+    end = memchr(at, '\r', section->count);
+    assert(colon != NULL && end != NULL && colon < end);
+    ret_field->name = (struct cts_bytes){at, (size_t)(colon - at)};
+    section->count -= (size_t)(end + 2 - at);
+    section->at = end + 2;
+    for (colon++; colon < end && is_blank((unsigned char)*colon); colon++)
+        ;
+    while (end > colon && is_blank((unsigned char)end[-1]))
+        end--;
+    ret_field->value = (struct cts_bytes){colon, (size_t)(end - colon)};
+    return true;
 }
 
 static int take_byte(struct cts_chunked *chunked, unsigned char byte)

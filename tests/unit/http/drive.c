@@ -42,6 +42,18 @@ static void refresh_request(struct drive *drive)
     (void)r;
 }
 
+static void hash_trailers(struct drive *drive)
+{
+    struct cts_bytes section = cts_buffer_view(&drive->trailers);
+    struct cts_header field;
+
+    while (cts_trailer_next(&section, &field)) {
+        assert(cts_http_name_ok(field.name) && cts_http_value_ok(field.value));
+        hash_bytes(drive, field.name);
+        hash_bytes(drive, field.value);
+    }
+}
+
 static void hash_request(struct drive *drive)
 {
     const struct cts_request *request = &drive->request;
@@ -58,6 +70,7 @@ static void hash_request(struct drive *drive)
         hash_bytes(drive, request->headers[i].value);
     }
     hash_bytes(drive, (struct cts_bytes){drive->body, drive->body_bytes});
+    hash_trailers(drive);
 }
 
 static void finish(struct drive *drive)
@@ -66,13 +79,15 @@ static void finish(struct drive *drive)
 
     refresh_request(drive);
     hash_request(drive);
-    event = (struct drive_event){&drive->request, {drive->body, drive->body_bytes}};
+    event = (struct drive_event){&drive->request, {drive->body, drive->body_bytes},
+                                 cts_buffer_view(&drive->trailers)};
     answer(drive, 200, NULL);
     if (drive->on_request != NULL)
         drive->on_request(&event, drive->context);
     drive->phase = drive->request.keep_alive ? DRIVE_HEAD : DRIVE_CLOSED;
     drive->head_start = drive->body_at;
     drive->body_bytes = 0;
+    cts_buffer_drop(&drive->trailers, cts_buffer_count(&drive->trailers));
     cts_head_parser_reset(&drive->parser);
 }
 
@@ -106,6 +121,7 @@ static bool feed_head(struct drive *drive)
     drive->body_left = drive->request.content_length > 0
                            ? (size_t)drive->request.content_length : 0;
     cts_chunked_init(&drive->chunked, &drive->rules);
+    drive->chunked.trailers = &drive->trailers;
     drive->phase = drive->request.is_chunked ? DRIVE_CHUNKED : DRIVE_LENGTH;
     return true;
 }
@@ -179,4 +195,5 @@ void drive_done(struct drive *drive)
 {
     cts_head_parser_done(&drive->parser);
     free(drive->body);
+    cts_buffer_free(&drive->trailers);
 }

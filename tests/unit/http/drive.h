@@ -12,6 +12,7 @@
 struct drive_event {
     const struct cts_request *request;   /* views live until the callback returns */
     struct cts_bytes body;
+    struct cts_bytes trailers;           /* for cts_trailer_next() */
 };
 
 struct drive {
@@ -24,6 +25,7 @@ struct drive {
     size_t head_start, body_at, body_left;
     char *body;
     size_t body_bytes, body_capacity;
+    struct cts_buffer trailers;
     int answers[DRIVE_ANSWERS_MAX];
     size_t answers_count;
     size_t verdict_at;                   /* bytes received when a refusal came */

@@ -275,6 +275,122 @@ static void bytes_behind_a_chunked_body_are_left(void **state)
     assert_int_equal(used, 7);
 }
 
+/* Decode `wire` in pieces of `piece` bytes; the verdict. */
+static int decode_trailers(const char *wire, size_t piece, const struct cts_http_rules *rules,
+                           struct cts_buffer *trailers)
+{
+    struct cts_bytes in = cts_bytes_of(wire), data;
+    struct cts_chunked chunked;
+    int r = CTS_NEED_MORE;
+    size_t used;
+
+    cts_chunked_init(&chunked, rules);
+    chunked.trailers = trailers;
+    while (r == CTS_NEED_MORE && in.count > 0) {
+        size_t count = piece < in.count ? piece : in.count;
+        r = cts_chunked_decode(&chunked, (struct cts_bytes){in.at, count}, &used, &data);
+        in = (struct cts_bytes){in.at + used, in.count - used};
+    }
+    return r;
+}
+
+static void assert_trailer(struct cts_bytes *section, const char *name, const char *value)
+{
+    struct cts_header field;
+
+    assert_true(cts_trailer_next(section, &field));
+    assert_bytes(field.name, name);
+    assert_bytes(field.value, value);
+}
+
+static void trailers_are_kept_apart_whole_and_byte_by_byte(void **state)
+{
+    static const size_t pieces[] = {1, 2, 3, 1000};
+
+    for (size_t i = 0; i < CTS_COUNT(pieces); i++) {
+        struct cts_buffer trailers = CTS_BUFFER_EMPTY;
+        struct cts_bytes section;
+        struct cts_header none;
+        assert_int_equal(decode_trailers("2\r\nab\r\n0\r\nX-Sum: \t a b\xe9 \t\r\nvary:*\r\n"
+                                         "Empty:\r\nBlank: \t\r\nX-Sum:c:d\r\n\r\nGET / ",
+                                         pieces[i], &drive_strict, &trailers), 0);
+        section = cts_buffer_view(&trailers);
+        assert_trailer(&section, "X-Sum", "a b\xe9");
+        assert_trailer(&section, "vary", "*");
+        assert_trailer(&section, "Empty", "");
+        assert_trailer(&section, "Blank", "");
+        assert_trailer(&section, "X-Sum", "c:d");
+        assert_false(cts_trailer_next(&section, &none));
+        cts_buffer_free(&trailers);
+    }
+}
+
+static void a_body_without_trailers_takes_no_memory_for_them(void **state)
+{
+    struct cts_buffer trailers = CTS_BUFFER_EMPTY;
+    struct cts_bytes section;
+    struct cts_header none;
+
+    assert_int_equal(decode_trailers("2\r\nab\r\n0\r\n\r\n", 1000, &drive_strict, &trailers), 0);
+    assert_null(trailers.at);
+    section = cts_buffer_view(&trailers);
+    assert_false(cts_trailer_next(&section, &none));
+}
+
+static void a_trailer_with_an_underscore_obeys_header_map(void **state)
+{
+    static const char wire[] = "0\r\nA: 1\r\nX_Y: 2\r\n_: 3\r\nB: _\r\n\r\n";
+    struct cts_http_rules rules = drive_strict;
+
+    for (size_t piece = 1; piece < sizeof(wire); piece++) {
+        struct cts_buffer trailers = CTS_BUFFER_EMPTY;
+        struct cts_bytes section;
+        struct cts_header none;
+        rules.header_map = CTS_HEADER_MAP_DROP;
+        assert_int_equal(decode_trailers(wire, piece, &rules, &trailers), 0);
+        section = cts_buffer_view(&trailers);
+        assert_trailer(&section, "A", "1");
+        assert_trailer(&section, "B", "_");
+        assert_false(cts_trailer_next(&section, &none));
+        cts_buffer_free(&trailers);
+        rules.header_map = CTS_HEADER_MAP_DANGEROUS;
+        assert_int_equal(decode_trailers(wire, piece, &rules, &trailers), 0);
+        section = cts_buffer_view(&trailers);
+        assert_trailer(&section, "A", "1");
+        assert_trailer(&section, "X_Y", "2");
+        cts_buffer_free(&trailers);
+        rules.header_map = CTS_HEADER_MAP_REFUSE;
+        assert_int_equal(decode_trailers(wire, piece, &rules, &trailers), 400);
+        cts_buffer_free(&trailers);
+    }
+}
+
+/* A dropped one counts against the limit, as a dropped header field does. */
+static void dropped_trailers_are_counted(void **state)
+{
+    struct cts_http_rules rules = drive_strict;
+    struct cts_buffer trailers = CTS_BUFFER_EMPTY;
+
+    rules.fields_count_max = 2;
+    assert_int_equal(decode_trailers("0\r\nA_: 1\r\nB_: 2\r\n\r\n", 1, &rules, &trailers), 0);
+    assert_int_equal(cts_buffer_count(&trailers), 0);
+    assert_int_equal(
+        decode_trailers("0\r\nA_: 1\r\nB_: 2\r\nC: 3\r\n\r\n", 1, &rules, &trailers), 431);
+    cts_buffer_free(&trailers);
+}
+
+static void a_trailer_without_memory_is_a_503(void **state)
+{
+    struct cts_buffer trailers = CTS_BUFFER_EMPTY;
+    int r;
+
+    allocations_until_failure = 0;
+    r = decode_trailers("0\r\nA: 1\r\n\r\n", 1000, &drive_strict, &trailers);
+    allocations_until_failure = -1;
+    assert_int_equal(r, 503);
+    assert_null(trailers.at);
+}
+
 static void reasons_are_known_for_all_refusals(void **state)
 {
     static const int statuses[] = {400, 405, 408, 413, 414, 417, 431, 500, 501, 503, 505};
@@ -581,6 +697,11 @@ int main(void)
         cmocka_unit_test(every_byte_of_a_long_value_is_checked),
         cmocka_unit_test(a_size_of_sixteen_digits_is_the_most),
         cmocka_unit_test(bytes_behind_a_chunked_body_are_left),
+        cmocka_unit_test(trailers_are_kept_apart_whole_and_byte_by_byte),
+        cmocka_unit_test(a_body_without_trailers_takes_no_memory_for_them),
+        cmocka_unit_test(a_trailer_with_an_underscore_obeys_header_map),
+        cmocka_unit_test(dropped_trailers_are_counted),
+        cmocka_unit_test(a_trailer_without_memory_is_a_503),
         cmocka_unit_test(reasons_are_known_for_all_refusals),
         cmocka_unit_test(the_date_has_29_bytes),
         cmocka_unit_test(names_and_values_of_the_application_are_checked),
