@@ -91,6 +91,9 @@ struct cts_exchange_ops {
      * on. They leave after `handle` has returned, from a duplicate of the descriptor. 0, or a
      * negative errno: then nothing was queued, and the caller sends the bytes by itself. */
     int (*send_file)(struct cts_exchange *exchange, int file_fd, uint64_t at, uint64_t count);
+    /* The trailer section of a chunked body for cts_trailer_next(), once the body has come to its
+     * end; empty before, and without trailers. A view that lives until `handle` returns. */
+    struct cts_bytes (*trailers)(const struct cts_exchange *exchange);
 };
 
 struct cts_exchange {

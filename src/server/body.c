@@ -46,6 +46,7 @@ void body_begin(struct body *body, const struct cts_request *request)
 {
     body->store.start = body->store.end = 0;
     body->raw.start = body->raw.end = 0;
+    body->trailers.start = body->trailers.end = 0;
     body->ready = nothing;
     body->error = body->status = 0;
     body->code = NULL;
@@ -56,6 +57,7 @@ void body_begin(struct body *body, const struct cts_request *request)
     if (request->is_chunked) {
         body->kind = BODY_CHUNKED;
         cts_chunked_init(&body->chunked, body->keeper->rules);
+        body->chunked.trailers = &body->trailers;
     } else if (request->content_length > 0) {
         body->kind = BODY_LENGTH;
         body->left = (uint64_t)request->content_length;
@@ -85,6 +87,7 @@ void body_rest(struct body *body)
     body_drop(body);
     rest_buffer(&body->store);
     rest_buffer(&body->raw);
+    cts_buffer_free(&body->trailers);
 }
 
 void body_free(struct body *body)
@@ -237,11 +240,17 @@ bool body_is_full(const struct body *body)
 int body_discard(struct body *body, struct cts_bytes *from)
 {
     int r = body->has_ended ? 0 : CTS_NEED_MORE;
+    body->chunked.trailers = NULL;
     while (r == CTS_NEED_MORE && from->count > 0) {
         struct cts_bytes piece;
         r = body_decode(body, from, &piece);
     }
     return r;
+}
+
+struct cts_bytes body_trailers(const struct body *body)
+{
+    return body->has_ended ? cts_buffer_view(&body->trailers) : (struct cts_bytes){"", 0};
 }
 
 void body_cut_short(struct body *body)

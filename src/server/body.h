@@ -53,6 +53,7 @@ struct body {
     char *object_at;
     size_t object_count;       /* filled so far, of `left` at the start */
     struct spool spool;
+    struct cts_buffer trailers; /* fields behind the last chunk; no memory unless there are some */
 };
 
 /* Before the first use. */
@@ -99,8 +100,11 @@ static inline bool body_is_whole(const struct body *body)
     return body->has_ended && body->spool.fd < 0;
 }
 
-/* As body_store, thrown away. */
+/* As body_store, thrown away, trailers too. */
 int body_discard(struct body *body, struct cts_bytes *from);
+
+/* The trailer section, for cts_trailer_next(); empty before the end of the body. */
+struct cts_bytes body_trailers(const struct body *body);
 
 /* The client ended its half of the connection before the body was whole. */
 void body_cut_short(struct body *body);

@@ -296,8 +296,14 @@ static ssize_t exchange_read_body(struct cts_exchange *exchange, char *to, size_
     return body->error;
 }
 
+static struct cts_bytes exchange_trailers(const struct cts_exchange *exchange)
+{
+    return body_trailers(&CTS_CONTAINER(exchange, struct job, exchange)->body);
+}
+
 const struct cts_exchange_ops job_exchange_ops = {
     .read_body = exchange_read_body,
     .send = exchange_send,
     .send_file = exchange_send_file,
+    .trailers = exchange_trailers,
 };

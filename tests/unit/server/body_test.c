@@ -137,6 +137,31 @@ static void discarding_keeps_no_byte(void **state)
     body_free(&body);
 }
 
+static void trailers_are_shown_when_the_body_has_ended(void **state)
+{
+    static const char wire[] = "1\r\na\r\n0\r\nX-A: 1\r\n\r\nGET";
+    struct body body;
+    body_init(&body, &keeper);
+    struct cts_request request = with_chunks();
+    size_t at = 0;
+    body_begin(&body, &request);
+    while (!body.has_ended) {
+        struct cts_bytes from = {wire + at++, 1};
+        assert_int_equal(body_trailers(&body).count, 0);
+        assert_true(body_store(&body, &from) <= 0);
+    }
+    assert_bytes(body_trailers(&body), "X-A: 1\r\n");
+    assert_string_equal(wire + at, "GET");
+    body_rest(&body);
+    assert_null(body.trailers.at);
+    body_begin(&body, &request);
+    assert_int_equal(body_trailers(&body).count, 0);
+    struct cts_bytes thrown = {wire, sizeof(wire) - 1};
+    assert_int_equal(body_discard(&body, &thrown), 0);
+    assert_null(body.trailers.at);
+    body_free(&body);
+}
+
 static void a_second_request_begins_with_nothing_of_the_first(void **state)
 {
     struct body body;
@@ -163,6 +188,7 @@ int main(void)
         cmocka_unit_test(chunks_are_undone_byte_by_byte_and_the_rest_stays),
         cmocka_unit_test(a_bad_chunk_is_an_error_for_ever),
         cmocka_unit_test(discarding_keeps_no_byte),
+        cmocka_unit_test(trailers_are_shown_when_the_body_has_ended),
         cmocka_unit_test(a_second_request_begins_with_nothing_of_the_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
