@@ -138,24 +138,48 @@ static int set_new(PyObject *bag, const char *name, PyObject *value)
     return r;
 }
 
-/* [("HOST", "localhost"), ...] in the order of the wire. */
+/* ("HOST", "localhost") to the end of `list`. */
+static int append_field(PyObject *list, const struct cts_header *field)
+{
+    CTS_AUTO_REF PyObject *raw = latin1(field->name);
+    CTS_AUTO_REF PyObject *name = raw == NULL ? NULL : PyObject_CallMethod(raw, "upper", NULL);
+    CTS_AUTO_REF PyObject *value = latin1(field->value);
+    if (name == NULL || value == NULL)
+        return -1;
+    CTS_AUTO_REF PyObject *pair = PyTuple_Pack(2, name, value);
+    return pair == NULL ? -1 : PyList_Append(list, pair);
+}
+
+/* The fields of the head, in the order of the wire. */
 static PyObject *header_list(const struct cts_request *request)
 {
     CTS_AUTO_REF PyObject *list = PyList_New(0);
     if (list == NULL)
         return NULL;
     for (uint32_t i = 0; i < request->headers_count; i++) {
-        struct cts_bytes field_name = request->headers[i].name;
-        CTS_AUTO_REF PyObject *raw = latin1(field_name);
-        CTS_AUTO_REF PyObject *name = raw == NULL ? NULL : PyObject_CallMethod(raw, "upper", NULL);
-        CTS_AUTO_REF PyObject *value = latin1(request->headers[i].value);
-        if (name == NULL || value == NULL)
-            return NULL;
-        CTS_AUTO_REF PyObject *pair = PyTuple_Pack(2, name, value);
-        if (pair == NULL || PyList_Append(list, pair) < 0)
+        if (append_field(list, &request->headers[i]) < 0)
             return NULL;
     }
     return CTS_GIVE(list);
+}
+
+/* The fields behind a chunked body that has come to its end, as request.trailers. Without any the
+ * attribute stays what it was. */
+static int show_trailers(struct wsgi_call *call)
+{
+    const struct cts_exchange *exchange = call->exchange;
+    struct cts_bytes section = exchange->ops->trailers(exchange);
+    struct cts_header field;
+    if (section.count == 0)
+        return 0;
+    CTS_AUTO_REF PyObject *list = PyList_New(0);
+    if (list == NULL)
+        return -1;
+    while (cts_trailer_next(&section, &field)) {
+        if (append_field(list, &field) < 0)
+            return -1;
+    }
+    return PyObject_SetAttrString(call->hook_request, "trailers", list);
 }
 
 static PyObject *peer_object(const struct cts_peer *peer)
@@ -274,7 +298,7 @@ void hooks_post_request(struct wsgi_call *call)
     CTS_AUTO_REF PyObject *response =
         call->environ != NULL ? response_new(call) : Py_NewRef(Py_None);
     CTS_AUTO_REF PyObject *returned = NULL;
-    if (wsgi_environ != NULL && response != NULL) {
+    if (wsgi_environ != NULL && response != NULL && show_trailers(call) == 0) {
         PyObject *args[4] = {worker_or_none(), call->hook_request, wsgi_environ, response};
         int count = state->post_request_arity;
         count = count < 2 ? 2 : count > 4 ? 4 : count;

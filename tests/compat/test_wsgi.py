@@ -423,6 +423,49 @@ def test_request_hooks_see_what_gunicorns_see(serve, tmp_path, path):
     assert told[0] == told[1]
 
 
+TRAILER_HOOKS = """
+def pre_request(worker, req):
+    say(req.trailers)
+def post_request(worker, req, environ, resp):
+    say(req.trailers, sorted(name for name, value in req.headers), resp.status)
+    say(sorted(key for key in environ if "SUM" in key or "MARK" in key or "VARY" in key))
+def say(*what):
+    with open({path!r}, "a") as file:
+        print(*what, file=file)
+"""
+TRAILERS = {
+    "several": b"X-Sum: \t a b \t\r\nvary:*\r\nX-Empty:\r\nx-sum: \xe9\r\n",
+    "none": b"",
+    "with an underscore": b"X_Sum: 1\r\nX-Mark: _\r\n",
+    "forbidden": b"X-Mark: 1\r\nHost: elsewhere\r\n",
+    "broken": b"X-Mark: 1\r\nno colon\r\n",
+}
+#: A short body is whole before the application runs, of a long one it reads most by itself.
+CHUNKS = {"whole": b"5\r\nfirst\r\n", "read": b"10000\r\n" + b"x" * 65536 + b"\r\n"}
+
+
+@pytest.mark.parametrize("how", CHUNKS)
+@pytest.mark.parametrize("which", TRAILERS)
+def test_trailers_are_shown_to_the_hook_as_gunicorn_shows_them(serve, tmp_path, which, how):
+    """In the same list of pairs, not among the header fields, and never in the environ."""
+    told = []
+    body = CHUNKS[how] * (1 if how == "whole" else 40) + b"0\r\n" + TRAILERS[which] + b"\r\n"
+    for name, command in (("ours", CTSERVE), ("theirs", gunicorn_command())):
+        log, config = tmp_path / (name + ".log"), tmp_path / (name + ".conf.py")
+        config.write_text(TRAILER_HOOKS.format(path=str(log)))
+        server = serve("echo", "-c", str(config), command=command)
+        reply = server.ask(b"POST / HTTP/1.1\r\nHost: l\r\nConnection: close\r\n"
+                           b"Transfer-Encoding: chunked\r\n\r\n", body)
+        server.stop()
+        told.append((reply.status, log.read_text() if log.exists() else ""))
+    if which in ("forbidden", "broken"):   # a whole body is refused before anything is called
+        assert [status for status, _ in told] == [400, 400]
+        assert told[0][1] == (told[1][1] if how == "read" else "")
+    else:
+        assert told[0] == told[1]
+        assert told[0][0] == 200 and len(told[0][1].splitlines()) == 3
+
+
 def test_force_close_in_pre_request_closes_the_connection(serve, tmp_path):
     config = tmp_path / "conf.py"
     config.write_text("keepalive = 60\ndef pre_request(worker, req):\n    req.force_close()\n")
