@@ -71,15 +71,16 @@ static int put_field(struct cts_buffer *lines, PyObject *name_object, PyObject *
 
 static int put_fields(struct cts_buffer *lines, PyObject *headers)
 {
-    CTS_AUTO_REF PyObject *list = PySequence_List(headers);
-    if (list == NULL)
+    /* A tuple, not a list: CPython 3.11 loses `headers` when it has no memory for a list of it. */
+    CTS_AUTO_REF PyObject *fields = PySequence_Tuple(headers);
+    if (fields == NULL)
         return -1;
-    if (PyList_GET_SIZE(list) > EARLY_FIELDS_MAX) {
+    if (PyTuple_GET_SIZE(fields) > EARLY_FIELDS_MAX) {
         PyErr_SetString(PyExc_ValueError, "too many early hints");
         return -1;
     }
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
-        CTS_AUTO_REF PyObject *item = Py_NewRef(PyList_GET_ITEM(list, i));
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(fields); i++) {
+        PyObject *item = PyTuple_GET_ITEM(fields, i);
         CTS_AUTO_REF PyObject *pair =
             PySequence_Fast(item, "each early hint must be a (name, value) pair");
         if (pair == NULL)
