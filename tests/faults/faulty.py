@@ -37,13 +37,14 @@ def library():
 class Faulty(Running):
     """A Running whose processes fail on order."""
 
-    def __init__(self, arguments, folder):
+    def __init__(self, arguments, folder, environment=None):
         self.file = tempfile.NamedTemporaryFile(prefix="ctserve-faults-")
         self.file.write(bytes(4096))
         self.file.flush()
         self.order = mmap.mmap(self.file.fileno(), 4096)
         super().__init__(arguments, folder,
-                         {"LD_PRELOAD": str(library()), "CTSERVE_TEST_FAULTS": self.file.name})
+                         {"LD_PRELOAD": str(library()), "CTSERVE_TEST_FAULTS": self.file.name,
+                          **(environment or {})})
 
     def fail(self, pid, function, first=1, count=1, error=None):
         """The calls `first`, `first` + 1 ... of `function` fail in `pid` (-1: everywhere)."""
@@ -55,6 +56,10 @@ class Faulty(Running):
 
     def nothing_fails(self):
         struct.pack_into("=i", self.order, 0, 0)
+
+    def calls_count(self):
+        """Calls of the function since the order."""
+        return LAYOUT.unpack_from(self.order)[4]
 
     def failed_count(self):
         return LAYOUT.unpack_from(self.order)[5]
