@@ -1,4 +1,4 @@
-/* head_lean.c - one request head, whole and in two pieces: the same verdict and the same parts. */
+/* head_lean.c - request heads, whole and in two pieces: the same verdict and the same parts. */
 #include "lean.h"
 
 /* Both runs end on the same bytes, so equal views are equal pointers. */
@@ -36,7 +36,8 @@ static void check_promises(const struct cts_request *request, const struct cts_h
 {
     const char *end = head + request->head_bytes;
 
-    FUZZ_CHECK(request->head_bytes >= 4 && memcmp(end - 4, "\r\n\r\n", 4) == 0);
+    FUZZ_CHECK(request->head_bytes >= 4 && end[-4] == '\r' && end[-3] == '\n');
+    FUZZ_CHECK(end[-2] == '\r' && end[-1] == '\n');
     FUZZ_CHECK(!request->is_chunked || request->content_length == -1);
     FUZZ_CHECK(!request->is_chunked || request->version_minor >= 1);
     FUZZ_CHECK(request->content_length >= -1);
@@ -73,39 +74,35 @@ static struct lean_head *head_for(uint8_t choice)
     return head;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t count)
+static void try(const struct lean_input *input)
 {
+    struct lean_head *head = head_for(input->choice);
+    const struct cts_bytes all = {input->bytes, input->count};
     struct cts_request first, second;
-    struct lean_head *head;
-    const char *bytes;
-    size_t cut, early = 0;
+    size_t early = 0;
     int r, s;
 
-    if (count < FUZZ_PREFIX_BYTES || count > LEAN_BYTES_MAX)
-        return 0;
-    head = head_for(data[0]);
-    count -= FUZZ_PREFIX_BYTES;
-    cut = lean_cut(data, count);
-    data += FUZZ_PREFIX_BYTES;
-    bytes = (const char *)data;
-
-    s = cts_http_parse_head(&head->split, (struct cts_bytes){lean_move(data, cut), cut}, &second);
+    s = cts_http_parse_head(&head->split, lean_first_piece(input), &second);
     if (s == 0) {   /* the head ends before the cut: once more, for views that can be compared */
         early = second.head_bytes;
         cts_head_parser_reset(&head->split);
     }
     if (s == 0 || s == CTS_NEED_MORE)
-        s = cts_http_parse_head(&head->split, (struct cts_bytes){bytes, count}, &second);
-    r = cts_http_parse_head(&head->whole, (struct cts_bytes){bytes, count}, &first);
+        s = cts_http_parse_head(&head->split, all, &second);
+    r = cts_http_parse_head(&head->whole, all, &first);
     FUZZ_CHECK(r == s && (early == 0 || r == 0));
     if (r == 0) {
-        FUZZ_CHECK(early == 0 ? first.head_bytes > cut : first.head_bytes == early);
-        FUZZ_CHECK(first.head_bytes <= count && first.head_bytes == second.head_bytes);
+        FUZZ_CHECK(early == 0 ? first.head_bytes > input->cut : first.head_bytes == early);
+        FUZZ_CHECK(first.head_bytes <= all.count && first.head_bytes == second.head_bytes);
         check_same(&first, &second);
-        check_promises(&first, &head->rules, bytes);
+        check_promises(&first, &head->rules, all.at);
     } else if (r != CTS_NEED_MORE) {
         FUZZ_CHECK(r >= 400 && r < 600 && r == head->whole.status);
-        FUZZ_CHECK(strcmp(head->whole.code, head->split.code) == 0);
+        FUZZ_CHECK(lean_same_code(head->whole.code, head->split.code));
     }
-    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t count)
+{
+    return lean_each(data, count, try);
 }

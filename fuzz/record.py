@@ -32,7 +32,9 @@ def last_number(pattern, log):
 
 def main(target, log_path, code):
     log = pathlib.Path(log_path).read_text(errors="replace")
-    executions = last_number(r"stat::number_of_executed_units:\s*(\d+)", log) \
+    # A lean target parses several inputs for each of libFuzzer's, and tells how many.
+    executions = last_number(r"stat::inputs_parsed:\s*(\d+)", log) \
+        or last_number(r"stat::number_of_executed_units:\s*(\d+)", log) \
         or last_number(r"(?m)^#(\d+)\s", log)
     seconds = last_number(r"Done \d+ runs in (\d+) second", log)
     row = (f"| {datetime.date.today()} | {target} | address, undefined | {executions:,} | "
