@@ -440,8 +440,10 @@ TRAILERS = {
     "forbidden": b"X-Mark: 1\r\nHost: elsewhere\r\n",
     "broken": b"X-Mark: 1\r\nno colon\r\n",
 }
-#: A short body is whole before the application runs, of a long one it reads most by itself.
-CHUNKS = {"whole": b"5\r\nfirst\r\n", "read": b"10000\r\n" + b"x" * 65536 + b"\r\n"}
+#: A short body is whole before the application runs; a long one that waits for 100 it reads itself.
+CHUNKS = {"whole": b"5\r\nfirst\r\n", "read": (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 40}
+EXPECT = {"whole": b"", "read": b"Expect: 100-continue\r\n"}
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 @pytest.mark.parametrize("how", CHUNKS)
@@ -449,15 +451,17 @@ CHUNKS = {"whole": b"5\r\nfirst\r\n", "read": b"10000\r\n" + b"x" * 65536 + b"\r
 def test_trailers_are_shown_to_the_hook_as_gunicorn_shows_them(serve, tmp_path, which, how):
     """In the same list of pairs, not among the header fields, and never in the environ."""
     told = []
-    body = CHUNKS[how] * (1 if how == "whole" else 40) + b"0\r\n" + TRAILERS[which] + b"\r\n"
+    body = CHUNKS[how] + b"0\r\n" + TRAILERS[which] + b"\r\n"
     for name, command in (("ours", CTSERVE), ("theirs", gunicorn_command())):
         log, config = tmp_path / (name + ".log"), tmp_path / (name + ".conf.py")
         config.write_text(TRAILER_HOOKS.format(path=str(log)))
         server = serve("echo", "-c", str(config), command=command)
         reply = server.ask(b"POST / HTTP/1.1\r\nHost: l\r\nConnection: close\r\n"
-                           b"Transfer-Encoding: chunked\r\n\r\n", body)
+                           + EXPECT[how] + b"Transfer-Encoding: chunked\r\n\r\n", body)
         server.stop()
-        told.append((reply.status, log.read_text() if log.exists() else ""))
+        assert reply.wire.startswith(CONTINUE) == (how == "read")
+        told.append((Reply(reply.wire.replace(CONTINUE, b"", 1)).status,
+                     log.read_text() if log.exists() else ""))
     if which in ("forbidden", "broken"):   # a whole body is refused before anything is called
         assert [status for status, _ in told] == [400, 400]
         assert told[0][1] == (told[1][1] if how == "read" else "")
