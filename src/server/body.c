@@ -228,13 +228,9 @@ int body_filled(struct body *body, size_t count)
 
 bool body_is_full(const struct body *body)
 {
-    if (body->spool.fd >= 0 &&
-        (body->spool.end >= BODY_SPOOLED_BYTES_MAX ||
-         atomic_load(body->keeper->spooled_bytes) >= body->keeper->spooled_bytes_max))
-        return true;
-    /* What will not fit in any case need not be awaited. */
-    return body->left > BODY_SPOOLED_BYTES_MAX &&
-           cts_buffer_count(&body->store) + BODY_OBJECT_BYTES_MIN > BODY_MEMORY_BYTES_MAX;
+    return body->spool.fd >= 0 &&
+           (body->spool.end >= BODY_SPOOLED_BYTES_MAX ||
+            atomic_load(body->keeper->spooled_bytes) >= body->keeper->spooled_bytes_max);
 }
 
 int body_discard(struct body *body, struct cts_bytes *from)

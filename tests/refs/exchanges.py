@@ -131,8 +131,18 @@ KINDS = {
 }
 
 
-def exchange(port, raw):
-    with socket.create_connection(("127.0.0.1", port), 30) as client:
+def connected(where):
+    """To a port of the loopback, or to the path of a unix socket."""
+    if isinstance(where, int):
+        return socket.create_connection(("127.0.0.1", where), 30)
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(30)
+    client.connect(str(where))
+    return client
+
+
+def exchange(where, raw):
+    with connected(where) as client:
         client.settimeout(30)
         parts = []
         try:
@@ -150,5 +160,5 @@ def exchange(port, raw):
         return b"".join(parts)
 
 
-def total_of(port):
-    return int(exchange(port, request("GET /total")).rpartition(b"\r\n\r\n")[2])
+def total_of(where):
+    return int(exchange(where, request("GET /total")).rpartition(b"\r\n\r\n")[2])

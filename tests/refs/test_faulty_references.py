@@ -46,20 +46,26 @@ EXITING = 4   # PF_EXITING in the flags of /proc/PID/stat: set before its socket
 
 
 class Service(Faulty):
-    """One worker that fails on order, and what is known of it."""
+    """One worker that fails on order, and what is known of it. Asked over a unix socket: each client
+    of a TCP port has another port, which the worker remembers for a while."""
+
+    def __init__(self, arguments, folder):
+        self.where = folder / "refs.sock"
+        super().__init__(["-b", "127.0.0.1:0", "-b", f"unix:{self.where}", *arguments], folder,
+                         {"PYTHONMALLOC": "malloc_debug"})
 
     def start(self):
         ready(self)
         self.asserts_count = 0
         self.worker = self.workers()[0]
         for raw in list(KINDS.values()) * 2:
-            exchange(self.port, raw)
+            exchange(self.where, raw)
         return self
 
     def calls_of(self, function, raw):
         """How many calls of `function` does this request make?"""
         self.fail(self.worker, function, 1 << 30)
-        exchange(self.port, raw)
+        exchange(self.where, raw)
         self.nothing_fails()
         return self.calls_count()
 
@@ -73,7 +79,7 @@ class Service(Faulty):
     def failed_at(self, function, call, raw):
         """One request whose `call` fails. 1, or 0 when it made fewer calls this time."""
         self.fail(self.worker, function, call)
-        exchange(self.port, raw)
+        exchange(self.where, raw)
         self.nothing_fails()
         return self.failed_count()
 
@@ -96,8 +102,7 @@ def service(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("refs")
     (folder / "app.py").write_text(APP)
     (folder / "gunicorn.conf.py").write_text(HOOKS)
-    with Service([*arguments, "--workers", "1", "--trace-api", "off", "app:app"], folder,
-                 {"PYTHONMALLOC": "malloc_debug"}) as running:
+    with Service([*arguments, "--workers", "1", "--trace-api", "off", "app:app"], folder) as running:
         yield running.start()
 
 
@@ -113,14 +118,14 @@ def chosen(service, kind, functions, step):
 def one_pass(service, steps):
     """(growth, how many requests failed). A step at which CPython asserts is taken out of `steps`,
     and growth is None then: it would be another worker's."""
-    before, fired = total_of(service.port), 0
+    before, fired = total_of(service.where), 0
     for step in list(steps):
         fired += service.failed_at(*step)
         if not service.is_there():
             steps.remove(step)
             service.next_worker()
             return None, fired
-    return total_of(service.port) - before, fired
+    return total_of(service.where) - before, fired
 
 
 def settle(service, steps):
@@ -178,7 +183,7 @@ def test_the_measurement_sees_a_leak_where_a_step_failed(tmp_path):
                                      "        kept.append([environ['PATH_INFO']])\n"
                                      "        raise\n")
     with Service([*arguments_for(MODES[0]), "--workers", "1", "--trace-api", "off", "app:app"],
-                 tmp_path, {"PYTHONMALLOC": "malloc_debug"}) as running:
+                 tmp_path) as running:
         running.start()
         with pytest.raises(pytest.fail.Exception, match="failures changed the total"):
             settle(running, chosen(running, "a body that is read", ["malloc"], 1))

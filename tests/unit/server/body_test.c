@@ -179,6 +179,70 @@ static void a_second_request_begins_with_nothing_of_the_first(void **state)
     body_free(&body);
 }
 
+/* More than a megabyte: what it has in memory is shown, the rest comes from the disk. */
+static void a_large_body_goes_to_the_disk_until_that_is_full(void **state)
+{
+    static char piece[65536];
+    struct body body;
+    body_init(&body, &keeper);
+    struct cts_request request = with_length(64 << 20);
+    body_begin(&body, &request);
+    body_expect(&body);
+    size_t count = 0;
+    memset(piece, 'p', sizeof(piece));
+    for (; !body_is_full(&body); count += sizeof(piece)) {
+        struct cts_bytes from = {piece, sizeof(piece)};
+        assert_int_equal(body_store(&body, &from), CTS_NEED_MORE);
+        assert_true(count < 16 << 20);
+    }
+    assert_int_equal(body.ready.count + spool_count(&body.spool), count);
+    assert_int_equal(spooled_bytes, 8 << 20);
+    assert_false(body_is_whole(&body));
+    assert_int_equal(spool_take(&body.spool, piece, 10), 10);
+    assert_memory_equal(piece, "pppppppppp", 10);
+    body_free(&body);
+    assert_int_equal(spooled_bytes, 0);
+    assert_int_equal(memory_bytes, 0);
+}
+
+static void bodies_that_wait_share_a_bound_of_memory(void **state)
+{
+    static char piece[1 << 20];
+    struct body bodies[5];
+    for (size_t i = 0; i < CTS_COUNT(bodies); i++) {
+        struct cts_request request = with_length(2 << 20);
+        struct cts_bytes from = {piece, sizeof(piece)};
+        body_init(&bodies[i], &keeper);
+        body_begin(&bodies[i], &request);
+        body_expect(&bodies[i]);
+        assert_int_equal(body_store(&bodies[i], &from), CTS_NEED_MORE);
+        assert_int_equal(bodies[i].spool.fd >= 0, i == 4);
+    }
+    for (size_t i = 0; i < CTS_COUNT(bodies); i++)
+        body_free(&bodies[i]);
+    assert_int_equal(memory_bytes, 0);
+}
+
+static void a_body_is_too_slow_after_ten_seconds_below_the_rate(void **state)
+{
+    struct body body;
+    struct cts_request request = with_length(100000);
+    const uint64_t second = 1000000000;
+    char bytes[6000] = {0};
+    body_init(&body, &keeper);
+    body_begin(&body, &request);
+    body_wait_begins(&body, second);
+    assert_false(body_is_too_slow(&body, 10 * second));
+    assert_true(body_is_too_slow(&body, 12 * second));
+    struct cts_bytes from = {bytes, sizeof(bytes)};
+    assert_int_equal(body_store(&body, &from), CTS_NEED_MORE);
+    assert_false(body_is_too_slow(&body, 12 * second));
+    assert_true(body_is_too_slow(&body, 14 * second));
+    body_wait_ends(&body, 12 * second);
+    assert_false(body_is_too_slow(&body, 99 * second)); /* the rest of the time was not the client's */
+    body_free(&body);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -190,6 +254,9 @@ int main(void)
         cmocka_unit_test(discarding_keeps_no_byte),
         cmocka_unit_test(trailers_are_shown_when_the_body_has_ended),
         cmocka_unit_test(a_second_request_begins_with_nothing_of_the_first),
+        cmocka_unit_test(a_large_body_goes_to_the_disk_until_that_is_full),
+        cmocka_unit_test(bodies_that_wait_share_a_bound_of_memory),
+        cmocka_unit_test(a_body_is_too_slow_after_ten_seconds_below_the_rate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
