@@ -135,7 +135,7 @@ def upset(service):
         os.kill(pid, signal.SIGKILL)
     yield lambda: replaced(service, before)
     service.process.send_signal(signal.SIGTTIN)
-    yield lambda: True
+    yield lambda: len(service.workers()) == len(before) + 1
     service.process.send_signal(signal.SIGTTOU)
     yield lambda: len(service.workers()) == len(before)
     service.process.send_signal(signal.SIGUSR1)
