@@ -2,6 +2,8 @@
 #include "transport.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -39,14 +41,27 @@ static ssize_t plain_write(int fd, struct cts_bytes first, struct cts_bytes seco
     return n < 0 ? -errno : n;
 }
 
+/* sendfile knows no MSG_NOSIGNAL, and an application may have given SIGPIPE back its default, which
+ * would end the worker when a client leaves: the signal is held, and taken if it came. */
 static ssize_t plain_send_file(int fd, int file_fd, uint64_t at, uint64_t count)
 {
+    static const struct timespec now = {0, 0};
     off_t from = (off_t)at;
+    sigset_t broken_pipe, before;
     ssize_t n;
+    int failure;
+
+    sigemptyset(&broken_pipe);
+    sigaddset(&broken_pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &broken_pipe, &before);
     do
         n = sendfile(fd, file_fd, &from, count < SEND_FILE_BYTES_MAX ? count : SEND_FILE_BYTES_MAX);
     while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n;
+    failure = n < 0 ? errno : 0;
+    if (failure == EPIPE && sigismember(&before, SIGPIPE) == 0)
+        (void)sigtimedwait(&broken_pipe, NULL, &now);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return n < 0 ? -failure : n;
 }
 
 static void plain_shut_down(int fd)
