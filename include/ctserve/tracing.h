@@ -22,6 +22,9 @@ struct cts_trace_context {
 /* Read a `traceparent` field (55 bytes, version 00, lower-case hex, no zero ids; a higher version
  * may be longer). Anything else leaves is_valid false. Source: W3C Trace Context level 2. */
 void cts_traceparent_read(struct cts_bytes field, struct cts_trace_context *ret_context);
+/* Is it such a field, and says that nobody wants to see this trace? The same verdict as read's, for
+ * less, because then nobody asks for the ids. */
+bool cts_traceparent_is_unsampled(struct cts_bytes field);
 /* Write 55 bytes, not terminated. */
 #define CTS_TRACEPARENT_BYTES 55
 void cts_traceparent_write(const uint8_t trace_id[16], const uint8_t span_id[8], uint8_t flags,

@@ -1,13 +1,18 @@
 /* context.c - the `traceparent` field, in and out. Source: W3C Trace Context level 2. */
 #include "ctserve/tracing.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #define VERSION_AT 0
 #define TRACE_ID_AT 3
 #define SPAN_ID_AT 36
 #define FLAGS_AT 53
 #define KNOWN_FLAGS 3u
 
-/* Eight bytes are looked at in one word, the first in its low end; the whole contract of slot.h is little endian. */
+/* Eight bytes are looked at in one word, the first in its low end; the whole contract of slot.h is
+ * little endian. */
 #define EACH(byte) (0x0101010101010101ull * (byte))
 
 /* Values below 16 to digits: '0' is added to each, and 'a' - '0' - 10 more to those above 9. */
@@ -87,6 +92,54 @@ static bool shape_is_right(struct cts_bytes field, uint8_t version)
     return version != 0 && field.at[CTS_TRACEPARENT_BYTES] == '-';
 }
 
+/* -- not sampled: only whether the field is right is of interest -------------------------------- */
+#ifdef __SSE2__
+/* Which of sixteen bytes are lower-case hex digits. */
+static inline __m128i hex_in(__m128i bytes)
+{
+    __m128i digits = _mm_and_si128(_mm_cmpgt_epi8(bytes, _mm_set1_epi8('0' - 1)),
+                                   _mm_cmplt_epi8(bytes, _mm_set1_epi8('9' + 1)));
+    __m128i letters = _mm_and_si128(_mm_cmpgt_epi8(bytes, _mm_set1_epi8('a' - 1)),
+                                    _mm_cmplt_epi8(bytes, _mm_set1_epi8('f' + 1)));
+    return _mm_or_si128(digits, letters);
+}
+
+static inline __m128i sixteen(const char *at)
+{
+    return _mm_loadu_si128((const __m128i *)(const void *)at);
+}
+
+static bool ids_are_right(struct cts_bytes field)
+{
+    const __m128i zeros = _mm_set1_epi8('0');
+    __m128i first = sixteen(field.at + TRACE_ID_AT), second = sixteen(field.at + TRACE_ID_AT + 16);
+    __m128i span = sixteen(field.at + SPAN_ID_AT);
+    __m128i all_hex = _mm_and_si128(_mm_and_si128(hex_in(first), hex_in(second)), hex_in(span));
+    __m128i no_trace = _mm_and_si128(_mm_cmpeq_epi8(first, zeros), _mm_cmpeq_epi8(second, zeros));
+    __m128i no_span = _mm_cmpeq_epi8(span, zeros);
+    return _mm_movemask_epi8(all_hex) == 0xffff && _mm_movemask_epi8(no_trace) != 0xffff &&
+           _mm_movemask_epi8(no_span) != 0xffff;
+}
+#else
+static bool ids_are_right(struct cts_bytes field)
+{
+    uint8_t trace_id[16], span_id[8];
+    return id_read(field.at + TRACE_ID_AT, trace_id, sizeof(trace_id)) &&
+           id_read(field.at + SPAN_ID_AT, span_id, sizeof(span_id));
+}
+#endif
+
+bool cts_traceparent_is_unsampled(struct cts_bytes field)
+{
+    uint64_t wrong = 0;
+    if (field.count < CTS_TRACEPARENT_BYTES)
+        return false;
+    uint8_t flags = one_of_hex(field.at + FLAGS_AT, &wrong);
+    uint8_t version = one_of_hex(field.at + VERSION_AT, &wrong);
+    return wrong == 0 && (flags & 1) == 0 && shape_is_right(field, version) && ids_are_right(field);
+}
+
+/* -- in and out --------------------------------------------------------------------------------- */
 void cts_traceparent_read(struct cts_bytes field, struct cts_trace_context *ret_context)
 {
     struct cts_trace_context context;

@@ -46,13 +46,13 @@ static void row_give(struct cts_row *row)
  * if the parent is. */
 static void choose_ids(struct cts_trace_request *request, struct cts_bytes traceparent)
 {
-    struct cts_trace_context parent = {0};
-    if (traceparent.count != 0)
-        cts_traceparent_read(traceparent, &parent);
-    request->has_parent = parent.is_valid;
-    request->is_recording = !parent.is_valid || (parent.flags & 1) != 0;
-    if (!request->is_recording)
+    struct cts_trace_context parent;
+    request->has_parent = cts_traceparent_is_unsampled(traceparent);
+    if (request->has_parent)
         return;
+    request->is_recording = true;
+    cts_traceparent_read(traceparent, &parent);
+    request->has_parent = parent.is_valid;
     if (parent.is_valid) {
         memcpy(request->trace_id, parent.trace_id, sizeof(request->trace_id));
         memcpy(request->parent_span_id, parent.span_id, sizeof(request->parent_span_id));

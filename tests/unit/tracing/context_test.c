@@ -10,6 +10,8 @@ static bool is_valid(const char *field)
 {
     struct cts_trace_context context;
     cts_traceparent_read(cts_bytes_of(field), &context);
+    assert_int_equal(cts_traceparent_is_unsampled(cts_bytes_of(field)),
+                     context.is_valid && (context.flags & 1) == 0);
     return context.is_valid;
 }
 
@@ -19,6 +21,8 @@ static void a_right_field_is_read_and_written_back(void **state)
     char written[CTS_TRACEPARENT_BYTES];
     struct cts_trace_context context;
     cts_traceparent_read(cts_bytes_of(field), &context);
+    assert_int_equal(cts_traceparent_is_unsampled(cts_bytes_of(field)),
+                     context.is_valid && (context.flags & 1) == 0);
     assert_true(context.is_valid);
     assert_int_equal(context.flags, 3);
     cts_traceparent_write(context.trace_id, context.span_id, context.flags, written);
@@ -84,6 +88,11 @@ static void anything_else_is_not_valid(void **state)
     }
 }
 
+static bool is_unsampled(const char *field, size_t count)
+{
+    return cts_traceparent_is_unsampled((struct cts_bytes){field, count});
+}
+
 static void only_lower_case_hex_is_read_and_every_value_of_it(void **state)
 {
     static const char right[] = "00-" TRACE "-" SPAN "-01";
@@ -99,6 +108,10 @@ static void only_lower_case_hex_is_read_and_every_value_of_it(void **state)
             field[place] = (char)value;
             cts_traceparent_read((struct cts_bytes){field, sizeof(right) - 1}, &context);
             assert_int_equal(context.is_valid, digit != NULL);
+            assert_false(is_unsampled(field, sizeof(right) - 1));
+            field[sizeof(right) - 2] = '0';
+            assert_int_equal(is_unsampled(field, sizeof(right) - 1), digit != NULL);
+            field[sizeof(right) - 2] = '1';
             if (digit == NULL)
                 continue;
             cts_traceparent_write(context.trace_id, context.span_id, context.flags, written);
