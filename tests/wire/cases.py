@@ -3,7 +3,8 @@
 A case is bytes that a client sends on one connection, and the answers that it must get. The unit
 test of the parser (tests/unit/http/rows_test.c) and the test of a running server
 (tests/wire/test_rows.py) read the same cases, whole and one byte at a time. The application reads
-the whole body before it answers 200.
+the whole body before it answers 200. The rows "CVE" and "llhttp" are those of attacks.py and
+llhttp_classes.py.
 
 Run as a program it writes the cases into a file for the unit test:
     cases.py OUTPUT
@@ -12,6 +13,9 @@ import struct
 import sys
 from dataclasses import dataclass, field
 
+import attacks
+import llhttp_classes
+
 #: What the connection is like after the last answer: kept open for another request, closed by the
 #: server, or still waiting for the rest of a request.
 OPEN, CLOSED, WAITS = "open", "closed", "waits"
@@ -19,7 +23,8 @@ OPEN, CLOSED, WAITS = "open", "closed", "waits"
 
 @dataclass(frozen=True)
 class Case:
-    """One connection: `answers` are statuses in order, a tuple where several will do."""
+    """One connection: `answers` are statuses in order, a tuple where several will do. `sees` says of
+    as many requests as it names what the application must have seen."""
 
     name: str
     row: str
@@ -27,18 +32,19 @@ class Case:
     answers: list = field(default_factory=list)
     end: str = CLOSED
     policy: str = "strict"
+    sees: tuple = ()
 
 
 CASES = []
 REFUSED = [(400, 501)]
 
 
-def add(row, name, raw, answers, end=None, policy="strict"):
+def add(row, name, raw, answers, end=None, policy="strict", sees=()):
     answers = [answers] if isinstance(answers, (int, tuple)) else list(answers)
     if end is None:
         last = answers[-1] if answers else 0
         end = OPEN if last == 200 else CLOSED
-    CASES.append(Case(name, row, raw, answers, end, policy))
+    CASES.append(Case(name, row, raw, answers, end, policy, sees))
 
 
 def get(*fields, line=b"GET /a HTTP/1.1", host=True):
@@ -408,6 +414,12 @@ add("1.8", "Upgrade h2c",
 add("1.8", "an unknown Upgrade with a body",
     post([b"Connection: upgrade", b"Upgrade: x", b"Content-Length: 5"], b"hello") + GOOD,
     [200, 200])
+
+# -- what others have seen ----------------------------------------------------------------------------
+for name, raw, answers, end, sees in attacks.CASES:
+    add("CVE", name, raw, answers, end, sees=sees)
+for name, raw, _, answers, _, end, sees in llhttp_classes.CASES:
+    add("llhttp", name, raw, answers, end, sees=sees)
 
 
 def _pack(text):

@@ -52,12 +52,16 @@ def running(request):
 
 def check_answers(case, got):
     assert len(got) == len(case.answers), [status for status, _, _ in got]
+    echoes = []
     for (status, headers, body), wanted in zip(got, case.answers):
         assert status in (wanted if isinstance(wanted, tuple) else (wanted,))
         if status == 200:
-            json.loads(body)
+            echoes.append(json.loads(body))
         else:
             assert headers.get("connection") == "close"
+    assert len(echoes) >= len(case.sees)
+    for echo, seen in zip(echoes, case.sees):
+        assert {key: echo[key] for key in seen} == seen
 
 
 def run(server, case, pieces):
