@@ -66,10 +66,11 @@ def test_the_corpus_has_24_cases_with_settings():
 
 @pytest.mark.parametrize("case, raw", CASES, ids=[case["name"] for case, _ in CASES])
 @pytest.mark.parametrize("pieces", [None, 1], ids=["whole", "bytes"])
-def test_case(servers, case, raw, pieces):
+@pytest.mark.parametrize("kind", [(), ("-k", "gthread", "--threads", "2")], ids=["sync", "gthread"])
+def test_case(servers, kind, case, raw, pieces):
     if pieces == 1 and len(raw) > 4000:
         pieces = 997
-    data = exchange(servers(*flags_of(case["settings"])), raw, half_close=True, pieces=pieces)
+    data = exchange(servers(*kind, *flags_of(case["settings"])), raw, half_close=True, pieces=pieces)
     got = answers(data)
     if case["valid"]:
         assert [status for status, _, _ in got] == [200] * len(case["requests"])
