@@ -61,6 +61,9 @@ def app(environ, start_response):
     if path == "/length":
         start_response("200 OK", [("Content-Length", str(len(BYTES)))])
         return Stream(path, PIECES)
+    if path == "/endless":
+        start_response("200 OK", [("Content-Type", "x/y")])
+        return Stream(path, iter(lambda: b"again", None))
     if path == "/write":
         write = start_response("200 OK", [("Content-Type", "x/y")])
         for piece in PIECES:
@@ -147,6 +150,15 @@ def test_a_client_that_leaves_while_its_reply_waits_harms_nobody(server, path):
               "the application is done")
     for _ in range(3):
         assert server.get("/") == b"hello\n"
+
+
+def test_an_endless_reply_is_closed_when_its_client_leaves(server):
+    before = server.get("/ended").decode().split(",").count("/endless")
+    with connect(server) as client:
+        client.sendall(get("/endless"))
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+    until(lambda: server.get("/ended").decode().split(",").count("/endless") == before + 1,
+          "the iterable is closed")
 
 
 def spools(pid):
