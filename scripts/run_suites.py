@@ -126,6 +126,7 @@ def run_pytest(suite, label, environment, options):
     marks = []
     if options.quick:
         marks.append("not slow")
+        environment = {**environment, "CTSERVE_QUICK": "1"}   # see tests/quick.py
     if not options.nightly:
         marks.append("not nightly")
     # A test that hangs tells where, before the whole suite is ended.

@@ -185,8 +185,8 @@ class Running:
 
     # -- the JSON API ---------------------------------------------------------------------
     def api(self, path):
-        found = re.findall(r"http://127\.0\.0\.1:(\d+)/\?t=([0-9A-Za-z_-]+)", self.text)
-        assert found, "no line with the address of the trace API:\n" + self.text
+        found = until(lambda: re.findall(r"http://127\.0\.0\.1:(\d+)/\?t=([0-9A-Za-z_-]+)", self.text),
+                      lambda: "a line with the address of the trace API:\n" + self.text)
         port, token = found[-1]
         request = urllib.request.Request(f"http://127.0.0.1:{port}/api/v1/{path}",
                                          headers={"Authorization": f"Bearer {token}"})

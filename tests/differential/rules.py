@@ -82,6 +82,10 @@ RULES = [
          "application (RFC 9110 9.1: 501 or 405 are the answer, and are the application's)",
          b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n",
          lambda d: missing(d, "HPE_INVALID_METHOD") and d.ours.method not in NODE_METHODS),
+    Rule("method of RTSP", "node", "llhttp knows some methods and keeps them to RTSP; to a server of "
+         "any method they are as good as others (RFC 9110 9.1)",
+         b"ANNOUNCE / HTTP/1.1\r\nHost: a\r\n\r\n",
+         lambda d: missing(d, "HPE_INVALID_CONSTANT: Invalid method for HTTP")),
     Rule("minor version", "node", "a minor version above ours is served as 1.1 (RFC 9110 2.5)",
          b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
          lambda d: missing(d, "HPE_INVALID_VERSION") and d.ours.minor > 1),

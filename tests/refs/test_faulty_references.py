@@ -72,7 +72,7 @@ class Service(Faulty):
     def is_there(self):
         try:
             fields = pathlib.Path(f"/proc/{self.worker}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return False
         return int(fields[6]) & EXITING == 0
 
