@@ -38,6 +38,7 @@ ONCE_ONLY = {"layers", "unit", "agent", "faults", "differential", "speed"}
 WIDTHS = {"lifecycle": 3, "wire": 3, "agent": 2, "settings": 2, "compat": 2, "trace": 2, "refs": 2,
           "differential": 2}
 ORDER = ["lifecycle", "agent", "wire", "faults", "differential", "unit", "settings", "compat", "layers", "refs", "smoke"]
+QUICK_WIDTHS = {"lifecycle": 2, "wire": 2}
 #: Kills under load and measured times: these run when nothing else does.
 ALONE = {"trace"}
 SLOTS = 8
@@ -118,6 +119,13 @@ class Groups:
 GROUPS = Groups()
 
 
+def width_of(suite, options):
+    """Few tests are not worth the start of many processes."""
+    if options.quick:
+        return QUICK_WIDTHS.get(suite, 1)
+    return WIDTHS.get(suite, 1)
+
+
 def run_pytest(suite, label, environment, options):
     folder = ROOT / "tests" / suite
     if not any(folder.rglob("test_*.py")):
@@ -135,8 +143,8 @@ def run_pytest(suite, label, environment, options):
                "-o", "junit_family=xunit2", f"--junitxml={junit_file}"]
     if marks:
         command += ["-m", " and ".join(marks)]
-    if WIDTHS.get(suite, 1) > 1:
-        command += ["-n", str(WIDTHS[suite]), "--dist", "worksteal"]
+    if width_of(suite, options) > 1:
+        command += ["-n", str(width_of(suite, options)), "--dist", "worksteal"]
     limit_s = NIGHTLY_LIMIT_S if options.nightly else SUITE_LIMIT_S
     code = GROUPS.run(command + [str(folder)], OUT / f"{label}.log", environment, limit_s)
     if code == 5:   # nothing selected
@@ -401,10 +409,11 @@ def main():
 
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGINT, interrupted)
-    jobs = [(run, suite, SLOTS if suite in ALONE else WIDTHS.get(suite, 1))
+    alone = set() if options.quick else ALONE
+    jobs = [(run, suite, SLOTS if suite in alone else width_of(suite, options))
             for run in runs for suite in run.suites]
     # Two suites of the same build folder and name never meet: a label is one run of each.
-    jobs.sort(key=lambda one: one[1] in ALONE)
+    jobs.sort(key=lambda one: one[1] in alone)
     threads = []
     for run, suite, width in jobs:
         lanes.take(width)

@@ -1,4 +1,4 @@
-"""What ./test --quick leaves out of tests that have many cases: how many of them it runs, spread
+"""What ./test --quick leaves out: of tests and of modules with many cases it runs so many, spread
 evenly over the list. What is not named runs whole; a test marked `slow` not at all.
 
 Every suite, both kinds of worker, a reload, a kill with its span, a hung worker, slow clients, the
@@ -63,6 +63,39 @@ SAMPLES = {
     "wire.test_worker_life::test_int_and_quit_to_the_master_call_worker_int_once_in_each_worker": 1,
 }
 
+#: "suite.module" -> tests, of those that are left
+MODULES = {
+    "agent.test_api": 6,
+    "agent.test_export": 14,
+    "compat.test_access_log": 3,
+    "compat.test_built_files": 4,
+    "compat.test_early_hints": 4,
+    "compat.test_environ": 2,
+    "compat.test_hostile_replies": 8,
+    "compat.test_interpreter": 7,
+    "compat.test_switches": 12,
+    "compat.test_wsgi": 24,
+    "lifecycle.test_accepting": 3,
+    "lifecycle.test_agent_line": 3,
+    "lifecycle.test_application_forks": 1,
+    "lifecycle.test_bad_surroundings": 4,
+    "lifecycle.test_banner": 2,
+    "lifecycle.test_exit_codes": 5,
+    "lifecycle.test_late_signals": 1,
+    "lifecycle.test_listen": 3,
+    "lifecycle.test_many_forks": 1,
+    "lifecycle.test_reload_and_crash": 4,
+    "lifecycle.test_reuse_port": 1,
+    "settings.test_sources": 12,
+    "trace.test_delivery": 2,
+    "wire.test_connection": 40,
+    "wire.test_refusals": 8,
+    "wire.test_rows": 420,
+    "wire.test_threads": 12,
+    "wire.test_transcripts": 8,
+    "wire.test_worker_life": 7,
+}
+
 
 def name_of(item):
     """"wire.test_rows::test_row" of a test, whatever its parameters."""
@@ -70,15 +103,22 @@ def name_of(item):
     return f"{suite}.{item.path.stem}::{getattr(item, 'originalname', item.name)}"
 
 
-def sampled(items):
-    """(kept, left out)"""
+def spread(items, name_of_group, counts):
+    """Of each group that `counts` names only so many, from its first to its last."""
     groups = {}
     for item in items:
-        groups.setdefault(name_of(item), []).append(item)
-    left_out = set()
+        groups.setdefault(name_of_group(item), []).append(item)
+    kept = set()
     for name, members in groups.items():
-        count = SAMPLES.get(name, len(members))
-        kept = {round(i * (len(members) - 1) / max(1, count - 1)) for i in range(count)}
-        left_out |= {id(item) for at, item in enumerate(members) if at not in kept}
-    return ([item for item in items if id(item) not in left_out],
-            [item for item in items if id(item) in left_out])
+        count = min(counts.get(name, len(members)), len(members))
+        kept |= {id(members[round(i * (len(members) - 1) / max(1, count - 1))])
+                 for i in range(count)}
+    return [item for item in items if id(item) in kept]
+
+
+def sampled(items):
+    """(kept, left out)"""
+    kept = spread(items, name_of, SAMPLES)
+    kept = spread(kept, lambda item: name_of(item).partition("::")[0], MODULES)
+    ids = {id(item) for item in kept}
+    return kept, [item for item in items if id(item) not in ids]

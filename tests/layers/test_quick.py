@@ -16,3 +16,5 @@ def is_there(name):
 
 def test_every_sampled_test_exists():
     assert [name for name in quick.SAMPLES if not is_there(name)] == []
+    assert [name for name in quick.MODULES
+            if not (TESTS / (name.replace(".", "/") + ".py")).exists()] == []
