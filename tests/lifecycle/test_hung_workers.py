@@ -66,14 +66,19 @@ def ask(port, path):
     quick=[("sync_by_timeout", "/loop"), ("gthread_by_request_timeout", "/gil"),
            ("sync_by_request_timeout", "/stop"), ("sync_by_timeout", "/sleep")]))
 def test_a_hung_worker_is_replaced_with_its_stack_told(kind, path):
-    """In time, on a machine that has time for it: one of three tries."""
-    took = []
-    while not took or min(took) > LIMIT_S + (10 if SANITIZED else 1.5):
-        assert len(took) < 3, took
-        took.append(seconds_to_replace(kind, path))
+    """On a machine that has time for it, so one of three tries has to be right: the master waits a
+    third of a second for the stack and then goes on without it."""
+    limit_s = LIMIT_S + (10 if SANITIZED else 1.5)
+    tries = []
+    for _ in range(3):
+        tries.append(seconds_to_replace(kind, path))
+        if tries[-1] is not None and tries[-1] <= limit_s:
+            return
+    raise AssertionError(f"seconds, None without a stack: {tries}")
 
 
 def seconds_to_replace(kind, path):
+    """None when the worker could not write its stack in time."""
     with app_folder(APP) as folder:
         with Running(["--no-tracing", *KINDS[kind], "app:app"], folder,
                      LEAKS_UNKNOWN) as server:
@@ -84,15 +89,17 @@ def seconds_to_replace(kind, path):
             asking = threading.Thread(target=lambda: answers.append(ask(server.port, path)))
             asking.start()
             server.line(r"WORKER TIMEOUT \(pid:%d\)" % hung[0])
-            server.line(NAMES[path])
             server.line("Booting worker", count=2)
             took = time.monotonic() - begun
+            has_stack = "could not write its stacks" not in server.text
+            if has_stack:
+                server.line(NAMES[path])
             asking.join(60)
             assert answers[0].startswith(b"HTTP/1.1 500"), answers[0]
             assert ask_until_ok(server)
             until(lambda: not set(hung) & set(server.workers()), "the old one's end")
             assert server.stop() == 0
-            return took
+            return took if has_stack else None
 
 
 def ask_until_ok(server):
