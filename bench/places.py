@@ -114,7 +114,6 @@ def versions(options):
     tools = [f"{name} {package_version(name)}" for name in ("gcc", "valgrind", "strace", "wrk")]
     found.append(("tools", ", ".join(tools)))
     found.append(("machine", f"{cpu_name()}, {os.cpu_count()} CPUs, Linux {platform.release()}"))
-    found.append(("rounds", f"{options.rounds} times A B B A, {options.seconds:g} s each"))
     return found
 
 
