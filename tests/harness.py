@@ -48,13 +48,18 @@ def until(fact, what, patience_s=PATIENCE_S):
         time.sleep(0.01)
 
 
-def is_gone(pid):
-    """Has this process ended? One that nobody has waited for yet (a zombie) has."""
+def state_of(pid):
+    """The kernel's letter for what a process does ("R", "S", "T" stopped, "Z"...); None: gone."""
     try:
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except OSError:   # also when it goes between open and read
-        return True
-    return stat.rpartition(")")[2].split()[0] == "Z"
+        return None
+    return stat.rpartition(")")[2].split()[0]
+
+
+def is_gone(pid):
+    """Has this process ended? One that nobody has waited for yet (a zombie) has."""
+    return state_of(pid) in (None, "Z")
 
 
 def is_read(client):

@@ -15,6 +15,8 @@ enum control_letter {
     /* master -> worker */
     CONTROL_LAST = 'Z',         /* before STOP, by itself no order: the whole service stops, so
                                  * nobody else will take in who waits in the backlog */
+    CONTROL_EMPTY = 'E',        /* before STOP, by itself no order: the worker's own sockets go with
+                                 * it, so who waits in them is its to answer; others serve on */
     CONTROL_STOP = 'T',         /* as SIGTERM: finish what runs, then leave */
     CONTROL_QUIT = 'Q',         /* as SIGQUIT: worker_int, leave now */
     CONTROL_REOPEN = 'U',       /* reopen logs */

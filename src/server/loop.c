@@ -18,7 +18,8 @@
 #define LOOP_LOOK_S 0.06
 #define LOOP_LOOK_TWICE_S 0.04
 #define LOOP_DRAIN_GRACE_S 0.25      /* the service stops: nobody is there for them anyway */
-#define LOOP_DRAIN_GRACE_MAX_S 5.    /* others go on serving: up to `keepalive` */
+#define LOOP_DRAIN_GRACE_MIN_S 2.    /* others go on serving: as long as `keepalive` within these */
+#define LOOP_DRAIN_GRACE_MAX_S 5.
 #define LOOP_DRAIN_TICK_S 0.05
 #define LOOP_DRAIN_LINGER_NS 200000000ull  /* a client that stays does not keep us */
 #define LOOP_DRAIN_ACTIVE_NS SECOND_NS     /* heard from within this time: may be about to speak */
@@ -541,13 +542,26 @@ static void hurry_lingering(struct loop *loop)
 }
 
 /* A client that was active a moment ago believes that its connection is kept, and its next request
- * may be under way: it gets the time that it was promised, within reason. */
+ * may be under way: it gets the time that it was promised, within reason. So does one who has only
+ * just connected. */
 static double drain_grace_s(const struct service *service)
 {
     double promised_s = service->keeps_connections ? (double)service->keepalive_s : 0;
-    if (promised_s < LOOP_DRAIN_GRACE_S)
+    if (atomic_load(&service->is_last))
         return LOOP_DRAIN_GRACE_S;
+    if (promised_s < LOOP_DRAIN_GRACE_MIN_S)
+        return LOOP_DRAIN_GRACE_MIN_S;
     return promised_s < LOOP_DRAIN_GRACE_MAX_S ? promised_s : LOOP_DRAIN_GRACE_MAX_S;
+}
+
+/* The others have been told to stop since. */
+static void hasten(struct loop *loop, double grace_s)
+{
+    if (grace_s >= loop->drain_grace_s)
+        return;
+    loop->drain_grace_s = grace_s;
+    ev_timer_stop(loop->ev, &loop->drain_timer);
+    start_drain_timer(loop);
 }
 
 void loop_drain(struct loop *loop, bool takes_backlog)
@@ -555,10 +569,14 @@ void loop_drain(struct loop *loop, bool takes_backlog)
     int64_t graceful_s =
         cts_settings_int(loop->service->plan->settings, CTS_SETTING_graceful_timeout);
 
-    if (loop->is_draining)
+    double grace_s = drain_grace_s(loop->service);
+
+    if (loop->is_draining) {
+        hasten(loop, grace_s);
         return;
+    }
     loop->is_draining = true;
-    loop->drain_grace_s = takes_backlog ? LOOP_DRAIN_GRACE_S : drain_grace_s(loop->service);
+    loop->drain_grace_s = grace_s;
     if (takes_backlog && !loop->is_paused) {
         uint64_t now_ns = cts_clock_mono_ns();
         loop->is_emptying = true;

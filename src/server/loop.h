@@ -95,7 +95,7 @@ struct connection *loop_accept(struct loop *loop);
 /* Let what runs finish. With `takes_backlog` clients that wait in the backlog are still taken in,
  * one at a time as ever, until it was seen empty (siblings may help) or two thirds of
  * `graceful_timeout` are over: nobody is taken in who could not be answered. Then nobody listens.
- * Idle connections are closed, recently active ones after a moment. */
+ * Idle connections are closed, recently active ones after a moment. Again, it only hastens. */
 void loop_drain(struct loop *loop, bool takes_backlog);
 bool loop_is_empty(const struct loop *loop);
 

@@ -259,9 +259,9 @@ void member_signal(struct member *member, int signo)
             cts_debug("worker (pid:%d) does not listen: %s", (int)member->pid, strerror(errno));
 }
 
-void member_tell_last(struct member *member)
+void member_tell_backlog(struct member *member, bool is_last)
 {
-    char letter = CONTROL_LAST;
+    char letter = is_last ? CONTROL_LAST : CONTROL_EMPTY;
     if (member->control_fd >= 0 &&
         send(member->control_fd, &letter, 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
         cts_debug("worker (pid:%d) does not listen: %s", (int)member->pid, strerror(errno));

@@ -84,8 +84,9 @@ enum member_birth member_fork(const struct member_plan *plan, struct member **re
 
 /* SIGTERM, SIGQUIT, SIGUSR1: by signal and over the control socket. Anything else: by signal. */
 void member_signal(struct member *member, int signo);
-/* The service stops: who waits in the backlog is this worker's to answer. Before member_signal(). */
-void member_tell_last(struct member *member);
+/* Who waits in the backlog is this worker's to answer: `is_last`, because the whole service stops;
+ * else because its own sockets go with it. Before member_signal(). */
+void member_tell_backlog(struct member *member, bool is_last);
 
 /* Look whether it has said something (also what it said before it died). */
 void member_listen(struct member *member);

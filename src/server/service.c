@@ -131,7 +131,7 @@ void service_leave(struct service *service, enum cts_gone_reason reason)
 bool service_takes_backlog(const struct service *service)
 {
     return atomic_load(&service->leave_reason) == CTS_GONE_STOPPED &&
-           atomic_load(&service->is_last);
+           (atomic_load(&service->is_last) || atomic_load(&service->owns_backlog));
 }
 
 void service_exit(struct service *service, int exit_code)

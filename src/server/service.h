@@ -38,7 +38,8 @@ struct service {
     uint64_t requests_max;             /* 0: never */
     _Atomic uint64_t requests_count;   /* given to the application: worker.nr */
     _Atomic int connections_count;     /* open now */
-    _Atomic bool is_last;              /* nobody takes in who waits in the backlog but us */
+    _Atomic bool is_last;              /* the whole service stops */
+    _Atomic bool owns_backlog;         /* nobody takes in who waits in the backlog but us */
     _Atomic bool is_alive;             /* false: announce Connection: close, drain, leave */
     _Atomic bool exit_wanted;          /* the application raised SystemExit, or a quick stop */
     _Atomic int exit_code;
@@ -53,8 +54,8 @@ void service_init(struct service *service, const struct worker_plan *plan);
 
 /* Stop accepting, finish what runs, then leave. Only the first reason counts. */
 void service_leave(struct service *service, enum cts_gone_reason reason);
-/* Leaving, does this worker answer who waits in the backlog? Only when the service stops: else the
- * socket stays open in others, and under load the backlog has no end. */
+/* Leaving, does this worker answer who waits in the backlog? Only when the service stops, or the
+ * socket with this worker: else it stays open in others, and under load the backlog has no end. */
 bool service_takes_backlog(const struct service *service);
 /* Leave as soon as the request at hand is answered, with this exit code. */
 void service_exit(struct service *service, int exit_code);

@@ -165,7 +165,7 @@ void supervisor_drain(struct member *member, enum cts_gone_reason reason)
     set_timer(member, (double)cts_settings_int(settings, CTS_SETTING_graceful_timeout));
     /* Nobody else answers who waits in a socket that goes with it. */
     if (member->berths != NULL && !is_held(member->supervisor, member->berths, member->berth))
-        member_tell_last(member);
+        member_tell_backlog(member, false);
     member_signal(member, SIGTERM);
 }
 
@@ -575,7 +575,7 @@ void supervisor_stop(struct supervisor *supervisor, int signo, double limit_s)
             struct member *member = SUPERVISOR_MEMBER(at);
             begin_draining(member, CTS_GONE_STOPPED);
             if (signo == SIGTERM)
-                member_tell_last(member);
+                member_tell_backlog(member, true);
             if (signo != SIGTERM || !member->is_written_off)
                 member_signal(member, signo);
             member->is_written_off = true;

@@ -201,6 +201,7 @@ static void master_gone(void)
     if (self.master_is_gone)
         return;
     self.master_is_gone = true;
+    atomic_store(&self.service.is_last, true);
     self.master_gone_ns = cts_clock_mono_ns();
     bound_orphan();
     cts_fd_close(&self.control_fd);
@@ -221,6 +222,9 @@ static void take_order(char letter)
     switch (letter) {
     case CONTROL_LAST:
         atomic_store(&self.service.is_last, true);
+        break;
+    case CONTROL_EMPTY:
+        atomic_store(&self.service.owns_backlog, true);
         break;
     case CONTROL_STOP:
         atomic_fetch_or(&self.notices, NOTICE_TERM);

@@ -2,9 +2,11 @@
 import os
 import pathlib
 import signal
+import socket
 import time
 
-from harness import Running, app_folder, sanitizer, until
+import pytest
+from harness import Running, app_folder, is_read, sanitizer, until
 
 APP = '''
 VERSION = b"one"
@@ -79,6 +81,29 @@ def test_a_reload_waits_for_the_new_workers_before_the_old_ones_leave():
             until(lambda: len(server.workers()) == 1, lambda: server.text)
             assert old not in server.workers()
             assert server.get("/") == b"one"
+            assert server.stop() == 0
+
+
+@pytest.mark.parametrize("arguments", (["-k", "sync"], ["-k", "gthread", "--threads", "2"]), ids=" ".join)
+def test_who_has_just_connected_may_think_before_the_old_worker_leaves(arguments):
+    """A client whose request takes a moment to come is answered by the worker that let it in, also
+    when that worker was told to leave meanwhile. The half second is the client's, not the test's."""
+    with app_folder(APP) as folder:
+        with Running(["--no-tracing", "-w", "1", *arguments, "app:app"], folder) as server:
+            server.ready()
+            [old] = server.workers()
+            with socket.create_connection(("127.0.0.1", server.port), 30) as client:
+                until(lambda: is_read(client), "it is let in")
+                (folder / "app.py").write_text(APP.replace('b"one"', 'b"two"'))
+                server.process.send_signal(signal.SIGHUP)
+                until(lambda: server.get("/") == b"two", lambda: server.text)
+                time.sleep(0.6)
+                client.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+                data = b""
+                while piece := client.recv(4096):
+                    data += piece
+            assert data.startswith(b"HTTP/1.1 200 ") and data.endswith(b"\r\n\r\none"), data
+            until(lambda: server.workers() and old not in server.workers(), lambda: server.text)
             assert server.stop() == 0
 
 

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from harness import Running, app_folder, until
+from harness import Running, app_folder, state_of, until
 
 APP = '''
 import os, pathlib, time
@@ -145,8 +145,7 @@ def test_a_killed_worker_leaves_its_queue_to_its_successor(kind, folder):
         server.ready()
         victim = server.workers()[0]
         os.kill(victim, signal.SIGSTOP)
-        until(lambda: open(f"/proc/{victim}/stat").read().rpartition(")")[2].split()[0] == "T",
-              "a process that stands still")
+        until(lambda: state_of(victim) == "T", "a process that stands still")
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = [pool.submit(ask, server.port) for _ in range(8)]
             until(lambda: queued(server.port) == 8, lambda: f"{queued(server.port)} wait")
@@ -186,6 +185,7 @@ def test_whom_a_leaving_socket_holds_is_answered(kind, folder):
         until(lambda: listening(server.port) == 2, "two sockets")
         oldest = server.workers()[0]
         os.kill(oldest, signal.SIGSTOP)
+        until(lambda: state_of(oldest) == "T", "a process that stands still")
         with concurrent.futures.ThreadPoolExecutor(24) as pool:
             answers = [pool.submit(ask, server.port) for _ in range(24)]
             until(lambda: sum(one.done() for one in answers) + queued(server.port) == 24,
