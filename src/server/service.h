@@ -19,7 +19,7 @@
 #define SERVICE_BODIES_BYTES_MAX (256ull << 20)    /* in memory, of all that wait, per worker */
 #define SERVICE_SPOOLED_BYTES_MAX (4ull << 30)     /* on the disk, bodies and replies, per worker */
 #define SERVICE_DISCARD_BYTES_MAX 65536            /* of an unread body, or behind a refusal */
-#define SERVICE_SYNC_CONNECTIONS_MAX 4096
+#define SERVICE_SYNC_CONNECTIONS_MAX 16384
 
 struct service {
     const struct worker_plan *plan;
