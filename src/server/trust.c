@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 
 static bool read_address(const char *text, uint8_t to[16], bool *ret_is_v4)
@@ -64,13 +65,22 @@ int trust_init(struct trust *trust, const struct cts_settings *settings, enum ct
     return 0;
 }
 
-static bool is_in(const struct trust_network *network, const uint8_t address[16], bool is_v4)
+/* `address` has 4 or 16 bytes. */
+static bool is_in(const struct trust_network *network, const uint8_t *address, bool is_v4)
 {
     unsigned bytes = network->bits / 8, bits = network->bits % 8;
 
     if (network->is_v4 != is_v4 || memcmp(network->address, address, bytes) != 0)
         return false;
     return bits == 0 || ((network->address[bytes] ^ address[bytes]) >> (8 - bits)) == 0;
+}
+
+static bool is_in_any(const struct trust *trust, const uint8_t *address, bool is_v4)
+{
+    for (size_t i = 0; i < trust->count; i++)
+        if (is_in(&trust->networks[i], address, is_v4))
+            return true;
+    return false;
 }
 
 bool trust_has(const struct trust *trust, const char *address)
@@ -80,10 +90,20 @@ bool trust_has(const struct trust *trust, const char *address)
 
     if (trust->all || *address == '\0')
         return true;
-    if (!read_address(address, binary, &is_v4))
-        return false;
-    for (size_t i = 0; i < trust->count; i++)
-        if (is_in(&trust->networks[i], binary, is_v4))
-            return true;
-    return false;
+    return read_address(address, binary, &is_v4) && is_in_any(trust, binary, is_v4);
+}
+
+bool trust_has_peer(const struct trust *trust, const struct sockaddr *address)
+{
+    const void *any = address;
+    const struct sockaddr_in *v4 = any;
+    const struct sockaddr_in6 *v6 = any;
+
+    if (trust->all)
+        return true;
+    if (address->sa_family == AF_INET)
+        return is_in_any(trust, (const uint8_t *)&v4->sin_addr, true);
+    if (address->sa_family == AF_INET6)
+        return is_in_any(trust, v6->sin6_addr.s6_addr, false);
+    return true;
 }

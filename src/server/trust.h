@@ -6,6 +6,8 @@
 
 #include "ctserve/settings.h"
 
+#include <sys/socket.h>
+
 #define TRUST_NETWORKS_MAX 256
 
 struct trust {
@@ -25,5 +27,7 @@ int trust_init(struct trust *trust, const struct cts_settings *settings,
 
 /* `address` as text; "" (a unix socket) is trusted, as in gunicorn. */
 bool trust_has(const struct trust *trust, const char *address);
+/* The same of what accept() gave. */
+bool trust_has_peer(const struct trust *trust, const struct sockaddr *address);
 
 #endif

@@ -3,6 +3,7 @@ and the PROXY protocol, over TCP. One server per set of settings."""
 import json
 import os
 import pathlib
+import re
 import socket
 import sys
 
@@ -112,6 +113,30 @@ def test_the_third_time_is_as_the_first(servers):
 def test_a_network_is_trusted_by_its_bits(servers):
     loopback = servers("--forwarded-allow-ips", "10.0.0.1,127.0.0.0/8", app=ENVIRON)
     assert ask(loopback, head("X-Forwarded-Proto: https"))[1]["wsgi.url_scheme"] == "https"
+
+
+@pytest.mark.parametrize(("source", "is_trusted"), (
+    ("127.0.0.1", False), ("127.9.10.99", False), ("127.63.255.254", False), ("127.64.0.0", True),
+    ("127.100.7.255", True), ("127.127.255.200", True), ("127.128.1.1", False)))
+def test_a_client_has_its_address_and_is_trusted_by_it(servers, source, is_trusted):
+    picky = servers("--forwarded-allow-ips", "127.64.0.0/10", app=ENVIRON)
+    with socket.create_connection(picky, 30, source_address=(source, 0)) as client:
+        port = client.getsockname()[1]
+        client.sendall(head("X-Forwarded-Proto: https"))
+        data = b"".join(iter(lambda: client.recv(4096), b""))
+    environ = json.loads(data.partition(b"\r\n\r\n")[2])
+    assert (environ["REMOTE_ADDR"], environ["REMOTE_PORT"]) == (source, str(port))
+    assert environ["wsgi.url_scheme"] == ("https" if is_trusted else "http")
+
+
+@pytest.mark.parametrize(("allowed", "scheme"), (("::/64", "https"), ("::2", "http"), ("0.0.0.0/0", "http")))
+def test_a_client_over_v6_is_trusted_by_its_address(allowed, scheme):
+    if not socket.has_ipv6 or not pathlib.Path("/proc/net/if_inet6").exists():
+        pytest.skip("no IPv6 here")
+    with Server("--forwarded-allow-ips", allowed, "--bind", "[::1]:0", app=ENVIRON) as server:
+        port = int(re.search(r"http://\[::1\]:(\d+)", server.text())[1])
+        got = ask(("::1", port), head("X-Forwarded-Proto: https"))[1]
+        assert (got["REMOTE_ADDR"], got["wsgi.url_scheme"]) == ("::1", scheme)
 
 
 def test_script_name_of_a_trusted_proxy_is_cut_off_the_path(servers):
