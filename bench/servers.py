@@ -31,7 +31,7 @@ class Contender:
     name      as it stands in the table
     command   function (port, app, folder) -> argument list
     package   what must be in the venv for it, or None
-    role      "ours", "peer", or "floor" (no Python in it: shown, never the best peer)
+    role      "ours", "peer", "floor" (no Python in it), or "shown"; the last two are never the best peer
     load      what it gets instead of the row's load, where the request is part of what differs
     """
 

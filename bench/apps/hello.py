@@ -42,6 +42,28 @@ def routes(environ, start_response):
     return [body]
 
 
+class Closing:
+    """A reply that is not a list and has a close(), as frameworks return; counts who calls it."""
+
+    closed_count = 0
+
+    def __iter__(self):
+        yield BODY
+
+    def close(self):
+        Closing.closed_count += 1
+
+
+def closing(environ, start_response):
+    """hello with a close() that PEP 3333 obliges the server to call; /closed says how often it did."""
+    if environ["PATH_INFO"] == "/closed":
+        body = str(Closing.closed_count).encode()
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+        return [body]
+    start_response("200 OK", HEADERS)
+    return Closing()
+
+
 def counted(stream):
     """How many bytes the stream has, read in pieces."""
     count = 0
