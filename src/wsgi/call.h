@@ -21,6 +21,7 @@
 #define WSGI_NAME_BYTES_MAX 47u /* longer header names are made anew each time */
 #define WSGI_KEPT_VALUE_BYTES_MAX 256u
 #define WSGI_FIELD_SLOTS 32u   /* power of two: response fields seen and checked */
+#define WSGI_METHODS_COUNT 8
 #define WSGI_MEMO_SLOTS 16u    /* power of two: blocks of request fields seen last */
 #define WSGI_MEMO_BYTES_MAX 2048u
 #define WSGI_PORT_SLOTS 128u   /* power of two: ports of clients seen last */
@@ -175,7 +176,7 @@ struct wsgi_state {
     struct wsgi_secure_field secure_fields[WSGI_SECURE_FIELDS_MAX];
     size_t secure_fields_count;
     uint64_t secure_lengths; /* bit per length of such a name */
-    PyObject *methods[8];
+    PyObject *methods[WSGI_METHODS_COUNT];
     struct wsgi_peer_texts peer;
     struct wsgi_port ports[WSGI_PORT_SLOTS];
     struct wsgi_access access;
@@ -255,21 +256,33 @@ void names_stop(struct wsgi_state *state);
 CTS_RAISES int names_put(struct wsgi_state *state, PyObject *wsgi_environ,
                          const struct cts_header *header);
 
-/* -- environ.c ------------------------------------------------------------------------------ */
+/* -- environ_start.c ------------------------------------------------------------------------ */
 CTS_RAISES int environ_start(struct wsgi_state *state);
 void environ_stop(struct wsgi_state *state);
+/* A key that every request has; `value` NULL is an exception already set. */
+CTS_RAISES int environ_set_constant(PyObject *constants, const char *key, PyObject *value);
+/* str of bytes, each byte one character. */
+CTS_RAISES PyObject *latin1(struct cts_bytes bytes);
+
+/* -- environ.c ------------------------------------------------------------------------------ */
 /* The environ of this request, a new reference. Source: PEP 3333, "environ Variables". */
 CTS_RAISES PyObject *environ_new(struct wsgi_call *call);
 /* Is the environ for certain as the application got it? */
 bool environ_is_untouched(const struct wsgi_call *call);
 /* The application is done with it: let it go, or keep it for the next request. */
 void environ_give(struct wsgi_call *call);
-/* Find out call->scheme_said before there is an environ, for hooks. */
-CTS_RAISES int environ_hear_scheme(struct wsgi_call *call);
 /* Forget the environs made of the template, the kept one too: it is about to change. */
 void environ_forget_memos(struct wsgi_state *state);
-/* str of bytes, each byte one character. */
-CTS_RAISES PyObject *latin1(struct cts_bytes bytes);
+
+/* -- environ_fill.c ------------------------------------------------------------------------- */
+/* The texts of this client and of the address it came to, made anew if they are others. */
+CTS_RAISES int environ_refresh_peer(struct wsgi_state *state, const struct cts_peer *peer);
+/* The fields, and what a trusted proxy says of the scheme (call->scheme_said). */
+CTS_RAISES int environ_put_headers(struct wsgi_call *call, PyObject *wsgi_environ);
+/* Everything that this request has of its own; the fields unless `has_fields`. */
+CTS_RAISES int environ_fill(struct wsgi_call *call, PyObject *wsgi_environ, bool has_fields);
+/* Find out call->scheme_said before there is an environ, for hooks. */
+CTS_RAISES int environ_hear_scheme(struct wsgi_call *call);
 
 /* -- input.c: body_new and body_free of the table -------------------------------------------- */
 void *input_body_new(size_t count, char **ret_at);
