@@ -63,7 +63,7 @@ struct cts_worker_copy {
     uint64_t head;
     uint64_t rows_full, attributes_dropped;
     uint64_t beat_mono_ns, beat_required_since_ns;
-    uint64_t requests_count, answered_count;
+    uint64_t requests_count, answered_count, refused_count;
     int32_t connections_count, pid;
     uint32_t state;                  /* enum cts_worker_state, or rubbish */
 };

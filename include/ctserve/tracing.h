@@ -136,6 +136,7 @@ void cts_trace_progress(struct cts_trace_request *request);
 
 struct cts_trace_end {
     int status;                        /* sent to the client; 0 when nothing was sent */
+    bool is_refused;                   /* the server said so, not the application */
     uint64_t request_body_bytes;
     uint64_t response_body_bytes;
     struct cts_bytes error_type;       /* "" when fine; e.g. "http.parse.bad_method",

@@ -145,6 +145,7 @@ static void put_worker(struct cts_json *json, struct agent *agent, const struct 
     key_text(json, "instance_id", ring->resource->instance_id);
     key_uint(json, "requests", worker.requests_count);
     key_uint(json, "answered", worker.answered_count);
+    key_uint(json, "refused", worker.refused_count);
     key_uint(json, "in_flight", rows_open(agent, ring));
     key_int(json, "connections", worker.connections_count);
     cts_json_object_close(json);

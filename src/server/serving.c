@@ -52,6 +52,7 @@ void serving_end(struct job *job, const char *failure)
     const char *error_type = exchange->error_type[0] != '\0' ? exchange->error_type : failure;
     struct cts_trace_end end = {
         .status = exchange->status,
+        .is_refused = job->is_refused,
         .request_body_bytes = job->body.total_bytes,
         .response_body_bytes = exchange->body_sent_bytes,
         .error_type = error_type != NULL ? cts_bytes_of(error_type) : (struct cts_bytes){"", 0},
@@ -59,6 +60,7 @@ void serving_end(struct job *job, const char *failure)
         .route = cts_bytes_of(exchange->route),
     };
     cts_trace_end(&job->trace, &end);
+    job->is_refused = false;
 }
 
 void serving_give_up(struct job *job, const char *failure)
@@ -92,6 +94,7 @@ enum connection_state serving_refuse(struct job *job, int status, const char *co
             job->body.total_bytes = 0;
         begin_trace(job);
     }
+    job->is_refused = true;
     exchange->status = status;
     exchange->body_sent_bytes = 0;
     if (exchange->error_type[0] == '\0')

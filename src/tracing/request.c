@@ -299,6 +299,8 @@ void cts_trace_end(struct cts_trace_request *request, const struct cts_trace_end
     }
     if (end->status != 0)
         count_one(&tracer.page->answered_count);
+    if (CTS_UNLIKELY(end->is_refused))
+        count_one(&tracer.page->refused_count);
     row_give(row);
     tracer_unlock();
 }

@@ -152,6 +152,7 @@ void cts_worker_read(const struct cts_slot_view *view, struct cts_worker_copy *r
         .beat_required_since_ns = load(&page->beat_required_since_ns),
         .requests_count = load(&page->requests_count),
         .answered_count = load(&page->answered_count),
+        .refused_count = load(&page->refused_count),
         .connections_count = atomic_load_explicit(&page->connections_count, memory_order_relaxed),
         .pid = atomic_load_explicit(&page->pid, memory_order_relaxed),
         .state = atomic_load_explicit(&page->state, memory_order_acquire),

@@ -56,8 +56,8 @@ def send(running, raw):
     return answers(exchange(("127.0.0.1", running.port), raw, half_close=True))
 
 
-def requests_of(running):
-    return sum(worker["requests"] for worker in running.api("status")["workers"])
+def count_of(running, what):
+    return sum(worker[what] for worker in running.api("status")["workers"])
 
 
 def spans_of_refusals(running, seen=()):
@@ -81,21 +81,28 @@ REFUSED = [case for case in cases.CASES
 
 def test_a_refusal_is_one_span_one_count_one_line_and_no_call(server):
     assert len(REFUSED) > 300
-    seen, counted = set(spans_of_refusals(server)), requests_of(server)
+    seen = set(spans_of_refusals(server))
+    counted, refused = count_of(server, "requests"), count_of(server, "refused")
+    answered = count_of(server, "answered")
     called, warned = calls_of(server), log_of(server).count("Invalid request from")
     statuses = []
     for case in REFUSED:
         got = send(server, case.raw)
         assert len(got) == 1 and got[0][1]["connection"] == "close", case.name
         statuses.append(got[0][0])
-    until(lambda: requests_of(server) - counted >= len(REFUSED), "the count of requests")
+    until(lambda: count_of(server, "requests") - counted >= len(REFUSED), "the count of requests")
     spans = until(lambda: (lambda found: found if len(found) >= len(REFUSED) else None)(
         spans_of_refusals(server, seen)), "a span for each")
-    assert requests_of(server) - counted == len(REFUSED)
+    assert count_of(server, "requests") - counted == len(REFUSED)
+    assert count_of(server, "refused") - refused == len(REFUSED)
+    assert send(server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")[0][0] == 200
+    assert send(server, b"GET /raise HTTP/1.1\r\nHost: a\r\n\r\n")[0][0] == 500
+    until(lambda: count_of(server, "answered") - answered == len(REFUSED) + 2, "the count of answers")
+    assert count_of(server, "refused") - refused == len(REFUSED)
     assert collections.Counter(status for status, _ in spans.values()) == collections.Counter(statuses)
     assert all(re.fullmatch(r"http\.parse\.[a-z0-9_]+", kind) for _, kind in spans.values())
     assert log_of(server).count("Invalid request from") - warned == len(REFUSED)
-    assert calls_of(server) == called
+    assert calls_of(server) == called + 2
 
 
 #: Bytes that no log may hold as they are: all control bytes, and some of the upper half.
@@ -131,13 +138,13 @@ PLACES = {
 def test_nothing_raw_gets_into_a_log(server, place):
     files = [server.place / "errors", server.place / "accesses"]
     before = [file.stat().st_size for file in files]
-    counted = requests_of(server)
+    counted = count_of(server, "requests")
     for byte in RAW:
         send(server, PLACES[place](byte))
     last = b"GET /the-last-one HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     assert send(server, last)[0][0] == 200
     until(lambda: b"/the-last-one" in files[1].read_bytes()[before[1]:], "the last line")
-    assert requests_of(server) > counted
+    assert count_of(server, "requests") > counted
     for file, start in zip(files, before):
         written = file.read_bytes()[start:]
         raw = sorted({byte for byte in written if byte != 10 and not 0x20 <= byte <= 0x7E})
