@@ -50,6 +50,9 @@ def _environment(**changes):
                if name not in ("VIRTUAL_ENV", "CONDA_PREFIX", "CTSERVE_PYTHON", "PYTHONPATH",
                                "GUNICORN_CMD_ARGS", "CTSERVE_CMD_ARGS", "PYENV_VERSION", "PORT",
                                "PYTHONHOME", "CTSERVE_BUILD")}
+    if SANITIZED:
+        # auto takes a python without a shared libpython as host, where a sanitized _core has no place.
+        environ["CTSERVE_CMD_ARGS"] = "--interpreter embed"
     environ.update(changes)
     return environ
 

@@ -1,4 +1,5 @@
 """What keeps serving when something goes wrong."""
+import contextlib
 import os
 import pathlib
 import signal
@@ -87,8 +88,18 @@ def test_a_reload_waits_for_the_new_workers_before_the_old_ones_leave():
 @pytest.mark.parametrize("arguments", (["-k", "sync"], ["-k", "gthread", "--threads", "2"]), ids=" ".join)
 def test_who_has_just_connected_may_think_before_the_old_worker_leaves(arguments):
     """A client whose request takes a moment to come is answered by the worker that let it in, also
-    when that worker was told to leave meanwhile. The half second is the client's, not the test's."""
-    with app_folder(APP) as folder:
+    when that worker was told to leave meanwhile. The half second is the client's, not the test's;
+    on a machine so busy that all of the two seconds went by, it is tried again."""
+    for _ in range(5):
+        if answered_after_thinking(arguments):
+            return
+    pytest.fail("never half a second between the reload and the request, always more than 1.5 s")
+
+
+def answered_after_thinking(arguments):
+    """False when it took so long that no answer was promised."""
+    conf = "import time\ndef post_worker_init(worker): worker.log.info('up at %f', time.monotonic())\n"
+    with app_folder(APP, gunicorn_conf_py=conf) as folder:
         with Running(["--no-tracing", "-w", "1", *arguments, "app:app"], folder) as server:
             server.ready()
             [old] = server.workers()
@@ -96,15 +107,20 @@ def test_who_has_just_connected_may_think_before_the_old_worker_leaves(arguments
                 until(lambda: is_read(client), "it is let in")
                 (folder / "app.py").write_text(APP.replace('b"one"', 'b"two"'))
                 server.process.send_signal(signal.SIGHUP)
+                up_at_s = float(server.line(r"up at ([0-9.]+)", count=2)[1])
                 until(lambda: server.get("/") == b"two", lambda: server.text)
                 time.sleep(0.6)
-                client.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+                took_s = time.monotonic() - up_at_s
                 data = b""
-                while piece := client.recv(4096):
-                    data += piece
-            assert data.startswith(b"HTTP/1.1 200 ") and data.endswith(b"\r\n\r\none"), data
+                with contextlib.suppress(OSError):
+                    client.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+                    while piece := client.recv(4096):
+                        data += piece
+            if took_s < 1.5:
+                assert data.startswith(b"HTTP/1.1 200 ") and data.endswith(b"\r\n\r\none"), data
             until(lambda: server.workers() and old not in server.workers(), lambda: server.text)
             assert server.stop() == 0
+            return took_s < 1.5
 
 
 def test_a_reload_moves_to_another_address():
