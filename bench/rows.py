@@ -73,13 +73,28 @@ def compare(section, options, contenders, app, load):
         for contender, found in times.items():
             lines[contender].times = found
     for contender, line in lines.items():
-        measure_counts(line, app, load, options)
+        measure_counts(line, app, load, options, counted=is_counted(contender, section.name, options))
+    if any(not is_counted(contender, section.name, options) for contender in lines):
+        section.line("Instructions of peers are counted in rows whose goal is about them (`--count-peers`: in all).")
     write_comparison(section, list(lines.values()))
     return {contender.name: line for contender, line in lines.items()}
 
 
-def measure_counts(line, app, load, options):
-    if "instructions" in options.measures:
+#: Rows that compare instructions with those of peers, and with which.
+COUNTED_PEERS = {"hello": None, "browser": ("fastwsgi", "bjoern"), "flask": ("fastwsgi", "bjoern"),
+                 "django": ("fastwsgi", "bjoern")}
+
+
+def is_counted(contender, row_name, options):
+    """Are its instructions worth the minute under valgrind?"""
+    if contender.role == "ours" or options.count_peers or "instructions" not in options.measures:
+        return True
+    return row_name in COUNTED_PEERS and (COUNTED_PEERS[row_name] is None or
+                                          contender.name in COUNTED_PEERS[row_name])
+
+
+def measure_counts(line, app, load, options, counted):
+    if "instructions" in options.measures and counted:
         try:
             # A peer whose threads meet differently each time is not worth three tries.
             tries = measures.TRIES if line.contender.role == "ours" else 1
