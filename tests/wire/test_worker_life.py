@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from harness import Running, app_folder, is_gone, is_read, sweep, until
+from harness import LEAKS_UNKNOWN, Running, app_folder, is_gone, is_read, sweep, until
 
 APP = """
 import asyncio, os, signal, time
@@ -67,8 +67,10 @@ def start(request, folder):
     """start(*arguments) -> a Running that is ready; all are stopped at the end."""
     started = []
 
-    def begin(*more, app="app:app", ready=True):
-        running = Running([*KINDS[request.param], "--trace-api", "off", *more, app], folder)
+    def begin(*more, app="app:app", ready=True, ends_threads=False):
+        """ends_threads: a quick stop will find a request in a thread, if there are threads."""
+        environment = LEAKS_UNKNOWN if ends_threads and request.param == "gthread" else {}
+        running = Running([*KINDS[request.param], "--trace-api", "off", *more, app], folder, environment)
         started.append(running)
         return running.ready() if ready else running
 
@@ -90,7 +92,7 @@ def ask(port, path="/", close=True, timeout=30):
 @pytest.mark.parametrize("signo", [signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_int_and_quit_to_a_worker_call_worker_int_once_and_end_it_at_once(start, signo, busy):
-    server = start("-w", "1")
+    server = start("-w", "1", ends_threads=busy)
     [pid] = server.workers()
     client = ask(server.port, "/sleep?30000") if busy else None
     if busy:
@@ -107,7 +109,7 @@ def test_int_and_quit_to_a_worker_call_worker_int_once_and_end_it_at_once(start,
 
 @pytest.mark.parametrize("signo", [signal.SIGINT, signal.SIGQUIT])
 def test_int_and_quit_to_the_master_call_worker_int_once_in_each_worker(start, signo):
-    server = start("-w", "2")
+    server = start("-w", "2", ends_threads=True)
     pids = server.workers()
     client = ask(server.port, "/sleep?30000")
     server.line("asleep")
