@@ -12,7 +12,8 @@ the whole process tree divided by requests, median and spread over the rounds, t
 the peers; compare ratios, not figures of different days. Instructions are user instructions per
 request (callgrind) in thousands, system calls are counted by strace; both without the agent,
 which is another process. The ratio is ours divided by the best peer; nginx answers without
-Python and is no peer.
+Python and is no peer. Goals that are not reached, what was tried and where the cost sits:
+[NOTES.md](NOTES.md).
 
 """
 
