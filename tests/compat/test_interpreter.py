@@ -184,7 +184,7 @@ def test_the_variable_wins_over_an_active_environment(three):
 
 def test_the_option_in_an_arguments_variable_counts_and_the_command_line_wins(three):
     (first, second, _), here = three
-    said = "--python '%s'" % (first / "bin" / "python")
+    said = "--python '%s'" % (first / "bin" / "python") + (" --interpreter embed" if SANITIZED else "")
     assert _seen([CTSERVE], here, GUNICORN_CMD_ARGS=said)["prefix"] == str(first)
     assert _seen([CTSERVE], here, CTSERVE_CMD_ARGS=said)["prefix"] == str(first)
     seen = _seen([CTSERVE, "--python", second / "bin" / "python"], here, CTSERVE_CMD_ARGS=said)

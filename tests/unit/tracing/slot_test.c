@@ -75,7 +75,7 @@ static void a_header_that_lies_is_refused(void **state)
         uint32_t value;
     } lies[] = {
         {offsetof(struct cts_slot_header, magic), 1},
-        {offsetof(struct cts_slot_header, version), 2},
+        {offsetof(struct cts_slot_header, version), CTS_SLOT_VERSION + 1},
         {offsetof(struct cts_slot_header, header_bytes), 1},
         {offsetof(struct cts_slot_header, map_bytes), 1},
         {offsetof(struct cts_slot_header, rows_offset), 0},
