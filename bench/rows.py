@@ -72,9 +72,10 @@ def compare(section, options, contenders, app, load):
             del lines[contender]
         for contender, found in times.items():
             lines[contender].times = found
+    counted = {contender: is_counted(contender, section.name, options) for contender in lines}
     for contender, line in lines.items():
-        measure_counts(line, app, load, options, counted=is_counted(contender, section.name, options))
-    if any(not is_counted(contender, section.name, options) for contender in lines):
+        measure_counts(line, app, load, options, counted[contender])
+    if not all(counted.values()):
         section.line("Instructions of peers are counted in rows whose goal is about them (`--count-peers`: in all).")
     write_comparison(section, list(lines.values()))
     return {contender.name: line for contender, line in lines.items()}
@@ -273,14 +274,16 @@ def framework(section, options, package, app):
 
 
 def calls_close(contender):
-    """Does this server call close() of a reply? Asked of the server, not of a list."""
+    """Does this server call close() of a reply? Asked of the server, not of a list; WrongAnswer when
+    it says neither."""
     with Server(contender, "hello:closing") as server:
         Load(get()).check(server.port)
         try:
-            Load(get("/closed"), body=b"0").check(server.port)
+            Load(get("/closed"), body=b"no").check(server.port)
+            return False
         except WrongAnswer:
+            Load(get("/closed"), body=b"yes").check(server.port)
             return True
-    return False
 
 
 @row("flask", "at most the best C peer; at most 0.30 of gunicorn gthread's CPU")

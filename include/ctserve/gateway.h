@@ -117,6 +117,7 @@ struct cts_exchange {
     bool head_sent;                   /* the head is in `out` or beyond: too late for an error page */
     bool must_close;                  /* close after this reply (truncated, HTTP/1.0, app said) */
     bool abort;                       /* drop the connection now: the client must see truncation */
+    bool is_refused;                  /* answered by us; the application had no say */
     bool wants_exit;                  /* SystemExit: finish, then leave with exit_code */
     int exit_code;
     char error_type[96];              /* class of an exception that escaped, for the span */

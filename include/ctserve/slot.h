@@ -125,7 +125,7 @@ struct cts_worker_page {
     _Atomic uint64_t beat_required_since_ns;  /* 0: silence is fine now (all threads in the app) */
     _Atomic uint64_t requests_count;     /* worker.nr: requests begun */
     _Atomic uint64_t answered_count;     /* requests that ended with a status */
-    _Atomic uint64_t refused_count;      /* of these, with one of ours: the application had no say */
+    _Atomic uint64_t refused_count;      /* of these, by us: the application had no say */
     _Atomic int32_t connections_count;
     _Atomic int32_t pid;
     _Atomic uint32_t state;              /* enum cts_worker_state */

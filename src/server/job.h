@@ -35,7 +35,6 @@ struct job {
     size_t out_mark;               /* where this reply begins in `out.bytes` */
     uint8_t after;                 /* enum connection_state to enter when `out` is written */
     bool has_open_trace;
-    bool is_refused;           /* by us; told with the span */
     bool was_streamed;             /* bytes of this reply left through ops->send */
     bool has_head;                 /* `request` is filled */
     bool owes_no_memory;           /* a refusal that could not be made: a ready-made one follows */

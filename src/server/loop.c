@@ -566,9 +566,6 @@ static void hasten(struct loop *loop, double grace_s)
 
 void loop_drain(struct loop *loop, bool takes_backlog)
 {
-    int64_t graceful_s =
-        cts_settings_int(loop->service->plan->settings, CTS_SETTING_graceful_timeout);
-
     double grace_s = drain_grace_s(loop->service);
 
     if (loop->is_draining) {
@@ -578,6 +575,8 @@ void loop_drain(struct loop *loop, bool takes_backlog)
     loop->is_draining = true;
     loop->drain_grace_s = grace_s;
     if (takes_backlog && !loop->is_paused) {
+        int64_t graceful_s =
+            cts_settings_int(loop->service->plan->settings, CTS_SETTING_graceful_timeout);
         uint64_t now_ns = cts_clock_mono_ns();
         loop->is_emptying = true;
         loop->emptying_until_ns = now_ns + (uint64_t)graceful_s * SECOND_NS * 2 / 3;

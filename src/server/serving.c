@@ -52,7 +52,7 @@ void serving_end(struct job *job, const char *failure)
     const char *error_type = exchange->error_type[0] != '\0' ? exchange->error_type : failure;
     struct cts_trace_end end = {
         .status = exchange->status,
-        .is_refused = job->is_refused,
+        .is_refused = exchange->is_refused,
         .request_body_bytes = job->body.total_bytes,
         .response_body_bytes = exchange->body_sent_bytes,
         .error_type = error_type != NULL ? cts_bytes_of(error_type) : (struct cts_bytes){"", 0},
@@ -60,7 +60,6 @@ void serving_end(struct job *job, const char *failure)
         .route = cts_bytes_of(exchange->route),
     };
     cts_trace_end(&job->trace, &end);
-    job->is_refused = false;
 }
 
 void serving_give_up(struct job *job, const char *failure)
@@ -94,7 +93,7 @@ enum connection_state serving_refuse(struct job *job, int status, const char *co
             job->body.total_bytes = 0;
         begin_trace(job);
     }
-    job->is_refused = true;
+    exchange->is_refused = true;
     exchange->status = status;
     exchange->body_sent_bytes = 0;
     if (exchange->error_type[0] == '\0')
@@ -161,6 +160,7 @@ static void prepare_exchange(struct job *job)
     exchange->status = 0;
     exchange->body_sent_bytes = 0;
     exchange->head_sent = exchange->must_close = exchange->abort = exchange->wants_exit = false;
+    exchange->is_refused = false;
     exchange->exit_code = 0;
     exchange->error_type[0] = exchange->error_message[0] = exchange->route[0] = '\0';
     count_request(service);

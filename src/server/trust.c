@@ -5,8 +5,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <stdio.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static bool read_address(const char *text, uint8_t to[16], bool *ret_is_v4)

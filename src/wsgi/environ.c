@@ -235,8 +235,8 @@ void environ_give(struct wsgi_call *call)
     Py_XDECREF(wsgi_environ);
 }
 
-/* The kept environ, or a copy of the template. Copying may run the garbage collector, and with it any code: should
- * another thread have renewed the template meanwhile, the copy is thrown away. */
+/* The kept environ, or a copy of the template. Copying may run the garbage collector, and with it
+ * any code: should another thread have renewed the template meanwhile, the copy is thrown away. */
 static PyObject *copy_template(struct wsgi_call *call, struct wsgi_memo *memo,
                                struct cts_bytes block, bool *ret_has_fields)
 {

@@ -310,7 +310,9 @@ int environ_fill(struct wsgi_call *call, PyObject *wsgi_environ, bool has_fields
         return -1;
     if (put_new(call, wsgi_environ, WSGI_KEY_QUERY, query_text(state, request->query)) < 0)
         return -1;
-    if ((!has_fields && environ_put_headers(call, wsgi_environ) < 0) || put_peer(call, wsgi_environ) < 0)
+    if (!has_fields && environ_put_headers(call, wsgi_environ) < 0)
+        return -1;
+    if (put_peer(call, wsgi_environ) < 0)
         return -1;
     if (CTS_UNLIKELY(call->exchange->peer->proxy != NULL) && put_proxy(call, wsgi_environ) < 0)
         return -1;

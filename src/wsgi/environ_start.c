@@ -54,8 +54,8 @@ static int fill_constants(struct wsgi_state *state)
     if (environ_set_constant(state->constants, "wsgi.errors", errors) < 0 ||
         environ_set_constant(state->constants, "wsgi.version", version) < 0 ||
         environ_set_constant(state->constants, "wsgi.run_once", Py_False) < 0 ||
-        environ_set_constant(state->constants, "wsgi.file_wrapper", (PyObject *)state->file_wrapper_type) <
-            0 ||
+        environ_set_constant(state->constants, "wsgi.file_wrapper",
+                             (PyObject *)state->file_wrapper_type) < 0 ||
         environ_set_constant(state->constants, "wsgi.input_terminated", Py_True) < 0 ||
         environ_set_constant(state->constants, "wsgi.url_scheme", state->scheme) < 0 ||
         environ_set_constant(state->constants, "SERVER_SOFTWARE", software) < 0 ||

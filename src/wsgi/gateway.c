@@ -191,6 +191,7 @@ static void answer_failure(struct wsgi_call *call)
         PyErr_Clear();
         snprintf(type, sizeof(type), "http.parse.%s", call->refusal);
         note_error(exchange, type, "");
+        exchange->is_refused = true;
         cts_warning("Invalid request from ip=%s: %s (400)", exchange->peer->remote_address,
                     call->refusal);
         reply_fail(call, 400);

@@ -4,7 +4,7 @@ import pathlib
 import signal
 import socket
 
-from harness import Running, app_folder, is_gone, state_of, until
+from harness import SANITIZED, Running, app_folder, is_gone, state_of, until
 
 APP = '''
 def app(environ, start_response):
@@ -81,13 +81,15 @@ def test_nothing_runs_any_more_after_the_stop():
 def test_a_collector_that_is_down_does_not_hold_the_exit():
     with app_folder(APP) as folder:
         endpoint = f"http://127.0.0.1:{free_port()}"
-        with Running(["--trace-otlp-endpoint", endpoint, "--trace-otlp-protocol", "http/protobuf", "app:app"],
-                     folder) as server:
+        with Running(["--trace-otlp-endpoint", endpoint, "--trace-otlp-protocol", "http/protobuf",
+                      "--log-level", "debug", "app:app"], folder) as server:
             server.ready()
             agent = until(server.agent, "an agent")
             assert server.get("/") == b"ok\n"
             assert server.stop() == 0
             assert is_gone(agent)
+            if not SANITIZED:   # it went by itself, in the second that it has
+                assert "did not leave in time" not in server.text
 
 
 def test_no_agent_without_tracing():

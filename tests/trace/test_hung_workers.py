@@ -46,19 +46,6 @@ KINDS = {"sync": ["--timeout", str(LIMIT_S)],
     [(kind, path) for kind in KINDS for path in FUNCTIONS],
     quick=[("sync", "/loop"), ("gthread", "/lock"), ("sync", "/stop"), ("gthread", "/sleep")]))
 def test_a_hung_worker_is_replaced_in_time_with_its_stack_in_the_log_and_on_the_span(kind, path):
-    """On a machine that has time for it, so one of three tries has to be right: the master waits a
-    third of a second for the stack and then goes on without it."""
-    limit_s = LIMIT_S + (10 if SANITIZED else 1.5)   # the promise of the issue: 1.5 s
-    tries = []
-    for _ in range(3):
-        tries.append(seconds_to_replace(kind, path))
-        if tries[-1] is not None and tries[-1] <= limit_s:
-            return
-    raise AssertionError(f"seconds, None without a stack: {tries}")
-
-
-def seconds_to_replace(kind, path):
-    """None when the worker could not write its stack in time."""
     with app_folder(APP) as folder, HttpCollector() as collector, \
             Running(["app:app", "--trace-otlp-endpoint", collector.endpoint,
                      "--trace-otlp-protocol", "http/protobuf", *KINDS[kind]], folder,
@@ -72,13 +59,14 @@ def seconds_to_replace(kind, path):
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
         server.line(r"Booting worker with pid", count=2)
         replaced_s = time.monotonic() - began
-        has_stack = "could not write its stacks" not in server.text
+        if not SANITIZED:   # the promise of the issue: the limit plus 1.5 s
+            assert replaced_s <= LIMIT_S + 1.5, f"replaced after {replaced_s:.2f} s"
         answer = client.recv(65536)
         assert answer.startswith(b"HTTP/1.1 500 "), answer[:200]
         client.close()
         until(lambda: len(server.workers()) == 1 and server.workers() != before, "one other worker")
         assert server.get().decode().isdigit()
-        assert not has_stack or FUNCTIONS[path] in server.text, server.text
+        assert FUNCTIONS[path] in server.text, server.text
         assert "WORKER TIMEOUT" in server.text
 
         def errors():
@@ -86,11 +74,10 @@ def seconds_to_replace(kind, path):
                     and span.attributes.get("url.path") == path]
         span = until(errors, "the span of the hung request")[0]
         assert len(errors()) == 1
-        assert not has_stack or FUNCTIONS[path] in repr(span.events) + repr(span.attributes)
+        assert FUNCTIONS[path] in repr(span.events) + repr(span.attributes)
         assert span.resource["process.pid"] == before[0]
         assert (span.end_ns - span.start_ns) / 1e9 >= LIMIT_S * 0.9
         server.stop()
-        return replaced_s if has_stack else None
 
 
 def test_a_gthread_request_longer_than_timeout_is_answered_as_under_gunicorn():

@@ -391,7 +391,7 @@ def test_a_head_that_takes_longer_than_ten_seconds_gets_408(own_server):
                 slow.sendall(b"X: y\r\n")
             assert time.monotonic() < started + 30
         assert replies.next()[0] == 408
-        assert 9 < time.monotonic() - started
+        assert 9 < time.monotonic() - started < 13
         assert Replies(silent).rest() == b""
 
 
@@ -403,7 +403,7 @@ def test_an_idle_connection_is_closed_after_keepalive(own_server):
         assert replies.next()[0] == 200
         started = time.monotonic()
         assert replies.rest() == b""
-        assert 0.7 < time.monotonic() - started
+        assert 0.7 < time.monotonic() - started < 10
 
 
 # -- many ----------------------------------------------------------------------------------------

@@ -97,11 +97,14 @@ def test_a_refusal_is_one_span_one_count_one_line_and_no_call(server):
     assert count_of(server, "refused") - refused == len(REFUSED)
     assert send(server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")[0][0] == 200
     assert send(server, b"GET /raise HTTP/1.1\r\nHost: a\r\n\r\n")[0][0] == 500
-    until(lambda: count_of(server, "answered") - answered == len(REFUSED) + 2, "the count of answers")
-    assert count_of(server, "refused") - refused == len(REFUSED)
+    # One that the gateway refuses, when the head was good for the parser.
+    contradiction = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Ssl: on\r\n\r\n"
+    assert send(server, contradiction)[0][0] == 400
+    until(lambda: count_of(server, "answered") - answered == len(REFUSED) + 3, "the count of answers")
+    assert count_of(server, "refused") - refused == len(REFUSED) + 1
     assert collections.Counter(status for status, _ in spans.values()) == collections.Counter(statuses)
     assert all(re.fullmatch(r"http\.parse\.[a-z0-9_]+", kind) for _, kind in spans.values())
-    assert log_of(server).count("Invalid request from") - warned == len(REFUSED)
+    assert log_of(server).count("Invalid request from") - warned == len(REFUSED) + 1
     assert calls_of(server) == called + 2
 
 

@@ -187,7 +187,7 @@ def test_a_request_that_never_ends_does_not_outlive_a_killed_master(start):
     server.line("stuck")
     server.process.kill()
     server.process.wait()
-    until(lambda: is_gone(pid), "the worker's end")
+    until(lambda: is_gone(pid), "the worker's end", 10)
     stuck.close()
 
 
