@@ -133,10 +133,19 @@ def _call_table(path):
 
 # -- CPU time ------------------------------------------------------------------------------------
 class CpuTimes:
-    """µs per request of one contender: `whole` of its process tree, `agent` the agent's part."""
+    """µs per request of one contender, two figures of each round (the way there and the way back):
+    `whole` of its process tree, `agent` the agent's part."""
 
     def __init__(self):
         self.whole, self.agent = [], []
+
+    def per_round(self):
+        return [(there + back) / 2 for there, back in zip(self.whole[::2], self.whole[1::2])]
+
+    def ratios(self, other):
+        """This one divided by the other, round by round: what the machine did in a minute is in
+        both, and cancels."""
+        return [mine / its for mine, its in zip(self.per_round(), other.per_round())]
 
 
 def cpu_times(contenders, app, load, rounds, seconds):

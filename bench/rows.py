@@ -55,6 +55,10 @@ class Line:
     def cpu(self):
         return statistics.median(self.times.whole) if self.times else None
 
+    def cpu_ratios(self, other):
+        """CPU of this one divided by that of the other, by rounds; empty where one has none."""
+        return self.times.ratios(other.times) if self.times and other.times else []
+
 
 def compare(section, options, contenders, app, load):
     """Measure all contenders under one load and write the table; returns {name: Line}."""
@@ -121,7 +125,7 @@ def write_comparison(section, lines):
             f"{min(times.whole):.2f} to {max(times.whole):.2f}" if times else "",
             figure(statistics.median(times.agent)) if times and any(times.agent) else "",
             line.unsteady or figure(line.thousand), figure(line.calls and line.calls[0]),
-            ratio(ours.cpu, line.cpu) if ours and line is not ours else ""])
+            ratio_and_spread(ours.cpu_ratios(line)) if ours and line is not ours else ""])
     section.table(["server", "CPU µs", "spread", "of it agent", "thousand instructions",
                    "system calls", "ctserve : it"], cells)
     if ours:
@@ -138,7 +142,11 @@ def write_comparison(section, lines):
 def write_best(section, ours, lines):
     """The ratio to the best peer, by each measure that both have."""
     peers = [line for line in lines if line.contender.role == "peer"]
-    for what, value in (("CPU", lambda line: line.cpu), ("instructions", lambda line: line.thousand),
+    by_cpu = {line: statistics.median(found) for line in peers if (found := ours.cpu_ratios(line))}
+    if by_cpu:
+        best = max(by_cpu, key=by_cpu.get)
+        section.line(f"* CPU: {by_cpu[best]:.3f} of the best peer ({best.contender.name})")
+    for what, value in (("instructions", lambda line: line.thousand),
                         ("system calls", lambda line: line.calls and line.calls[0])):
         able = [line for line in peers if value(line)]
         if able and value(ours):
@@ -153,6 +161,10 @@ def figure(value):
 
 def ratio(ours, theirs):
     return f"{ours / theirs:.3f}" if ours and theirs else ""
+
+
+def ratio_and_spread(ratios):
+    return f"{statistics.median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
 
 
 def usual_peers():
@@ -362,8 +374,10 @@ def write_added(section, lines, name, base):
     if not one or not other:
         return
     added = []
-    for what, a, b in (("µs CPU", one.cpu, other.cpu),
-                       ("thousand instructions", one.thousand, other.thousand),
+    if one.times and other.times:
+        differences = [a - b for a, b in zip(one.times.per_round(), other.times.per_round())]
+        added.append(f"{statistics.median(differences):+.2f} µs CPU")
+    for what, a, b in (("thousand instructions", one.thousand, other.thousand),
                        ("system calls", one.calls and one.calls[0], other.calls and other.calls[0])):
         if a is not None and b is not None:
             added.append(f"{a - b:+.2f} {what}")

@@ -9,11 +9,12 @@ INTRO = """# What a request costs
 
 Made by `bench/run`; what each row does: `bench/run --list`. CPU is the scheduler's run time of
 the whole process tree divided by requests, median and spread over the rounds, taken in turn with
-the peers; compare ratios, not figures of different days. Instructions are user instructions per
-request (callgrind) in thousands, system calls are counted by strace; both without the agent,
-which is another process. The ratio is ours divided by the best peer; nginx answers without
-Python and is no peer. Goals that are not reached, what was tried and where the cost sits:
-[NOTES.md](NOTES.md).
+the peers; compare ratios, not figures of different days. A ratio, ours divided by the peer's, is
+taken in each round, and its median and spread are given: a minute in which the machine was busy
+is in both sides of it. nginx answers without Python and is no peer. Instructions are user
+instructions per request (callgrind) in thousands, system calls are counted by strace; both
+without the agent, which is another process. Goals that are not reached, what was tried and where
+the cost sits: [NOTES.md](NOTES.md).
 
 """
 
