@@ -1,4 +1,4 @@
-/* fields.h - what the fields mean that decide where a request ends. Used by head.c only. */
+/* fields.h - what the fields mean that decide where a request ends. Used inside the http room only. */
 #ifndef CTSERVE_HTTP_FIELDS_H
 #define CTSERVE_HTTP_FIELDS_H
 

@@ -1,7 +1,7 @@
 /* usual.h - the quick way through a head that arrived in one piece. Used by head.c only.
  *
  * Takes whole lines of the usual shape from the front: the request line, then fields. At the
- * first byte that is anything else it stops before that line, and the careful parser of head.c
+ * first byte that is anything else it stops before that line, and the careful way (scan.h)
  * goes on there. So nothing is refused here but by fields_take(), which both ways share, and the
  * verdict on a head cannot depend on the way it was read. */
 #ifndef CTSERVE_HTTP_USUAL_H

@@ -5,42 +5,10 @@
  * the environment that is active, else python3 on PATH. */
 #include "launcher.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-bool find_is_executable(const char *path)
-{
-    struct stat status;
-    return stat(path, &status) == 0 && S_ISREG(status.st_mode) && access(path, X_OK) == 0;
-}
-
-bool path_join(char to[PATH_MAX], const char *folder, const char *name)
-{
-    int count = snprintf(to, PATH_MAX, "%s%s%s", folder, *folder != '\0' ? "/" : "", name);
-    if (count >= 0 && count < PATH_MAX)
-        return true;
-    to[0] = '\0';
-    return false;
-}
-
-void path_parent(char path[PATH_MAX])
-{
-    size_t count = strlen(path);
-    while (count > 1 && path[count - 1] == '/')
-        count--;
-    while (count > 0 && path[count - 1] != '/')
-        count--;
-    while (count > 1 && path[count - 1] == '/')
-        count--;
-    if (count == 0) {
-        memcpy(path, ".", 2);
-        return;
-    }
-    path[count] = '\0';
-}
 
 /* Relative to the working directory; python itself would do the same. */
 static bool make_absolute(char path[PATH_MAX])
@@ -66,7 +34,7 @@ static bool search_path(const char *name, char ret_path[PATH_MAX])
         if (count < sizeof(folder)) {
             memcpy(folder, count > 0 ? part : ".", count > 0 ? count : 1);
             folder[count > 0 ? count : 1] = '\0';
-            if (path_join(ret_path, folder, name) && find_is_executable(ret_path))
+            if (path_join(ret_path, folder, name) && path_is_executable(ret_path))
                 return make_absolute(ret_path);
         }
         if (part[count] == '\0')
@@ -79,7 +47,7 @@ static bool python_of_environment(const char *folder, char ret_path[PATH_MAX])
 {
     static const char *const names[] = {"bin/python", "bin/python3"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (path_join(ret_path, folder, names[i]) && find_is_executable(ret_path))
+        if (path_join(ret_path, folder, names[i]) && path_is_executable(ret_path))
             return make_absolute(ret_path);
     }
     return false;
@@ -141,7 +109,7 @@ static int find_by_option(const struct launch_options *options, char ret_path[PA
         if (stat(folder, &status) == 0 && S_ISDIR(status.st_mode)) {
             if (python_of_environment(folder, ret_path))
                 return 0;
-        } else if (find_is_executable(ret_path)) {
+        } else if (path_is_executable(ret_path)) {
             return 0;
         }
     }

@@ -26,7 +26,6 @@ void options_read(int argc, char **argv, struct launch_options *ret_options);
  * stderr. */
 int find_python(const struct launch_options *options, const char *argv0, char path[PATH_MAX],
                 const char **ret_from);
-bool find_is_executable(const char *path);
 
 /* -- ask.c: one question to that python -------------------------------------------------------- */
 struct python_facts {
@@ -51,11 +50,14 @@ struct layout {
 /* 0, or -1 after sentences that name the _core files that are there and how to build one. */
 int layout_find(const struct python_facts *facts, struct layout *ret_layout);
 
-/* -- small things ------------------------------------------------------------------------------- */
+/* -- path.c ------------------------------------------------------------------------------------- */
+bool path_is_executable(const char *path);
 /* "a/b" of two parts; false when it does not fit (then "" is left). */
 bool path_join(char to[PATH_MAX], const char *folder, const char *name);
 /* Cut the last part off, "/" stays. */
 void path_parent(char path[PATH_MAX]);
+
+/* -- complain.c --------------------------------------------------------------------------------- */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

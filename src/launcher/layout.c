@@ -78,7 +78,7 @@ static void find_agent(const char *folder, const char *core, char agent[PATH_MAX
     char core_folder[PATH_MAX];
     memcpy(core_folder, core, PATH_MAX);
     path_parent(core_folder);
-    if (path_join(agent, core_folder, "ctserve-agent") && find_is_executable(agent))
+    if (path_join(agent, core_folder, "ctserve-agent") && path_is_executable(agent))
         return;
     /* Also the answer when it is nowhere: the server then says which file it missed. */
     path_join(agent, folder, "ctserve-agent");

@@ -10,7 +10,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,16 +40,6 @@ static const char bootstrap[] =
     "    ours._core = load('ctserve._core', core)\n"
     "    sys.exit(ours._core.main(sys.argv, mode, agent, launcher))\n"
     "boot()\n";
-
-void complain(const char *format, ...)
-{
-    char text[3 * PATH_MAX];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof(text), format, arguments);
-    va_end(arguments);
-    fprintf(stderr, "ctserve: %s\n", text);
-}
 
 /* A signal between here and the server's own handlers waits: hosted, python would otherwise die
  * of it or raise KeyboardInterrupt in the middle of its start. _core opens the gate. */

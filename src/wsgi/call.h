@@ -300,17 +300,29 @@ PyTypeObject *request_type_new(void);
 PyTypeObject *response_type_new(void);
 
 CTS_RAISES struct wsgi_early_hints *early_hints_new(struct wsgi_state *state);
+CTS_RAISES struct wsgi_start_response *start_response_new(struct wsgi_state *state);
+CTS_RAISES struct wsgi_write *write_new(struct wsgi_state *state);
 
+/* -- call_objects.c --------------------------------------------------------------------------- */
 /* Point the five objects of a call at it (made, or taken from the spares). */
 CTS_RAISES int objects_take(struct wsgi_call *call);
 /* Detach them; those that nobody kept become the spares. */
 void objects_give(struct wsgi_call *call);
 
-/* -- start_response.c ------------------------------------------------------------------------- */
+/* -- reply_fields.c --------------------------------------------------------------------------- */
+/* Check what the application announces and keep it in the call. The status, borrowed until the
+ * caller keeps its text: */
+CTS_RAISES int reply_take_status(struct wsgi_call *call, PyObject *text);
+/* The fields, a sequence of pairs of str; any code may run meanwhile. */
+CTS_RAISES int reply_take_fields(struct wsgi_call *call, PyObject *headers);
 /* Let go of the response fields that were kept. */
 void fields_stop(struct wsgi_state *state);
 /* A view of the bytes of a latin-1 str. */
 CTS_RAISES int text_view(PyObject *text, const char *what, struct cts_bytes *ret_bytes);
+
+/* -- route.c ---------------------------------------------------------------------------------- */
+/* Tell the span of this request its route, if the environ says one. Raises nothing. */
+void route_take(struct wsgi_call *call);
 
 /* -- reply.c ---------------------------------------------------------------------------------- */
 /* Send `body` (head first if it is due). known_length: of the whole body, -1 if not known.
