@@ -77,11 +77,28 @@ static int run_signals(struct job *job)
     return -1;
 }
 
+/* When the patience with a client ends for whom an application waits. Before the request is over
+ * its time limit: a client must not be able to get a worker taken for hung. */
+static uint64_t patience_end_ns(const struct job *job)
+{
+    const struct service *service = job->hand->service;
+    uint64_t since_ns = atomic_load_explicit(&job->hand->current_since_ns, memory_order_relaxed);
+    uint64_t end_ns = cts_clock_mono_ns() + JOB_WAIT_MS * 1000000ull;
+
+    if (service->turn_wait_ns != 0 && since_ns + service->turn_wait_ns < end_ns)
+        end_ns = since_ns + service->turn_wait_ns;
+    if (job->was_streamed && job->sent_ns > since_ns)
+        since_ns = job->sent_ns;
+    if (service->request_wait_ns != 0 && since_ns + service->request_wait_ns < end_ns)
+        end_ns = since_ns + service->request_wait_ns;
+    return end_ns;
+}
+
 /* Sleep until the descriptor is ready, lock given away. 0, -ETIMEDOUT or -ECANCELED. */
 static int wait_for(struct job *job, short events)
 {
     const struct cts_gateway *gateway = job->hand->service->gateway;
-    uint64_t end_ns = cts_clock_mono_ns() + JOB_WAIT_MS * 1000000ull;
+    uint64_t end_ns = patience_end_ns(job);
     struct pollfd ask = {.fd = job->connection->fd, .events = events};
 
     for (;;) {
@@ -148,6 +165,8 @@ static int exchange_send(struct cts_exchange *exchange, struct cts_bytes bytes)
         return -EPIPE;
     }
     job->out_mark = 0;
+    if (job->hand->service->request_wait_ns != 0)
+        job->sent_ns = cts_clock_mono_ns();
     cts_trace_progress(&job->trace);
     return 0;
 }

@@ -32,6 +32,7 @@ struct job {
     struct hand *hand;             /* whose turn it is */
     uint64_t start_ns;             /* first byte of the request */
     uint64_t head_ns;              /* its head was whole, when the body took longer; else 0 */
+    uint64_t sent_ns;              /* the last piece of a streamed reply, where somebody asks */
     size_t out_mark;               /* where this reply begins in `out.bytes` */
     uint8_t after;                 /* enum connection_state to enter when `out` is written */
     bool has_open_trace;

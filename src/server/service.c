@@ -5,6 +5,9 @@
 
 #include <stdlib.h>
 
+#define CLIENT_WAIT_EARLIER_NS_MAX 2000000000u
+#define CLIENT_WAIT_S_MAX 1000000   /* longer is as good as for ever */
+
 /* gunicorn's clamping: 0 means 'no limit of yours', which still has one. */
 static uint32_t clamped(int64_t asked, uint32_t zero_means, uint32_t most)
 {
@@ -94,6 +97,18 @@ static void read_kind(struct service *service, const struct cts_settings *settin
     }
 }
 
+/* A request over its time limit gets the worker killed; when it is the client who takes the time,
+ * the request gives up a little earlier. 0: no limit. */
+static uint64_t a_little_earlier(int64_t limit_s)
+{
+    if (limit_s <= 0 || limit_s > CLIENT_WAIT_S_MAX)
+        return 0;
+    uint64_t limit_ns = (uint64_t)limit_s * 1000000000u;
+    uint64_t earlier_ns = limit_ns / 4;
+    return limit_ns - (earlier_ns < CLIENT_WAIT_EARLIER_NS_MAX ? earlier_ns
+                                                               : CLIENT_WAIT_EARLIER_NS_MAX);
+}
+
 void service_init(struct service *service, const struct worker_plan *plan)
 {
     memset(service, 0, sizeof(*service));
@@ -112,6 +127,9 @@ void service_init(struct service *service, const struct worker_plan *plan)
     read_proxies(service, plan->settings);
     access_open(&service->access, plan->settings);
     read_kind(service, plan->settings);
+    service->turn_wait_ns = service->is_gthread ? 0 : a_little_earlier(plan->facts.timeout_s);
+    service->request_wait_ns =
+        a_little_earlier(cts_settings_int(plan->settings, CTS_SETTING_request_timeout));
     service->is_multiprocess = cts_settings_int(plan->settings, CTS_SETTING_workers) > 1;
     service->requests_max = plan->facts.max_requests > 0 ? (uint64_t)plan->facts.max_requests : 0;
     atomic_store(&service->is_alive, true);

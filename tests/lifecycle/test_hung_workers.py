@@ -1,6 +1,7 @@
 """A worker that hangs, in every way it can: replaced within the limit plus 1.5 s, the stack with
 the function's name in the log, the client told."""
 import os
+import select
 import signal
 import socket
 import threading
@@ -100,6 +101,59 @@ def seconds_to_replace(kind, path):
             until(lambda: not set(hung) & set(server.workers()), "the old one's end")
             assert server.stop() == 0
             return took if has_stack else None
+
+
+CLIENT_APP = '''
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/flood":
+        start_response("200 OK", [])
+        return (b"x" * (1 << 20) for _ in range(200))
+    data = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Length", "3")])
+    return [b"ok\\n"]
+'''
+
+
+def told_while_dribbling(client):
+    """All that the server says to one that sends a byte twenty times a second."""
+    for _ in range(990):
+        if select.select([client], [], [], 0.05)[0]:
+            return client.recv(4096)
+        client.sendall(b"x")
+    raise AssertionError("nothing was said")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_body_that_takes_too_long_is_the_clients_fault_and_not_a_hung_worker(kind):
+    """Expect: 100-continue makes the application wait for the client, in its thread."""
+    with app_folder(CLIENT_APP) as folder:
+        with Running(["--no-tracing", *KINDS[kind], "app:app"], folder) as server:
+            server.ready()
+            workers = server.workers()
+            with socket.create_connection(("127.0.0.1", server.port), 30) as client:
+                client.sendall(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n"
+                               b"Expect: 100-continue\r\n\r\n")
+                assert client.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+                assert told_while_dribbling(client).startswith(b"HTTP/1.1 408 ")
+            assert server.get("/") == b"ok\n"
+            assert server.workers() == workers and "WORKER TIMEOUT" not in server.text
+            assert server.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["sync_by_timeout", "sync_by_request_timeout"])
+def test_a_client_that_does_not_read_a_large_reply_gets_no_worker_killed(kind):
+    """More than is put by, so the application waits. The next request is answered when the first
+    was given up, as there is only this thread."""
+    with app_folder(CLIENT_APP) as folder:
+        with Running(["--no-tracing", *KINDS[kind], "app:app"], folder) as server:
+            server.ready()
+            workers = server.workers()
+            with socket.create_connection(("127.0.0.1", server.port), 30) as client:
+                client.sendall(b"GET /flood HTTP/1.1\r\nHost: t\r\n\r\n")
+                assert client.recv(15) == b"HTTP/1.1 200 OK"
+                assert server.get("/") == b"ok\n"
+            assert server.workers() == workers and "WORKER TIMEOUT" not in server.text
+            assert server.stop() == 0
 
 
 def ask_until_ok(server):
