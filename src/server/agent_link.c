@@ -375,7 +375,14 @@ static void on_socket(struct ev_loop *loop, ev_io *io, int events)
         else if (r != -EBADMSG)
             hang_up(link);
     }
-    say(link);
+    if ((events & EV_ERROR) == 0)
+        say(link);
+}
+
+void agent_link_watch(struct agent_link *link)
+{
+    if (link->fd >= 0 && !ev_is_active(&link->io))
+        say(link);
 }
 
 /* -- its life ---------------------------------------------------------------------------------- */

@@ -75,6 +75,8 @@ void agent_link_start(struct agent_link *link, const struct agent_link_plan *pla
  * after. agent_link_is_idle() tells when that is over. */
 void agent_link_stop(struct agent_link *link, uint32_t deadline_ms);
 bool agent_link_is_idle(const struct agent_link *link);
+/* Once in a while: listen again, when the kernel had refused to watch the line. */
+void agent_link_watch(struct agent_link *link);
 /* waitpid gave `pid`: was it the agent? */
 bool agent_link_reaped(struct agent_link *link, pid_t pid, int status);
 /* Close and free everything that is left. */

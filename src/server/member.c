@@ -323,6 +323,15 @@ void member_listen(struct member *member)
     }
 }
 
+void member_watch(struct member *member)
+{
+    if (member->control_fd < 0 || ev_is_active(&member->control_io))
+        return;
+    /* Set anew, libev adds it even when it has not noticed yet that it was stopped. */
+    ev_io_set(&member->control_io, member->control_fd, EV_READ);
+    ev_io_start(member->supervisor->loop, &member->control_io);
+}
+
 char *member_dump_text(const struct member *member, size_t *ret_bytes)
 {
     char *text = malloc(AGENT_STACK_BYTES_MAX);

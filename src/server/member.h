@@ -90,6 +90,8 @@ void member_tell_backlog(struct member *member, bool is_last);
 
 /* Look whether it has said something (also what it said before it died). */
 void member_listen(struct member *member);
+/* Be woken when it says something; again, when the kernel has refused that (libev has stopped). */
+void member_watch(struct member *member);
 
 /* What its dump file holds by now, up to AGENT_STACK_BYTES_MAX; malloc'ed or NULL. */
 char *member_dump_text(const struct member *member, size_t *ret_bytes);

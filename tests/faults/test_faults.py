@@ -190,6 +190,18 @@ def test_every_call_fails_in_the_master(two_workers, function):
     sweep_master(two_workers, function, range(3, 60))
 
 
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_a_reload_ends_though_the_line_of_a_worker_could_not_be_watched(two_workers, first):
+    """The master hears that the new workers are ready over lines that epoll watches."""
+    service = two_workers
+    before = service.workers()
+    service.fail(service.process.pid, "epoll_ctl", first)
+    service.process.send_signal(signal.SIGHUP)
+    until(lambda: replaced(service, before), lambda: service.text)
+    service.nothing_fails()
+    assert service.is_sound()
+
+
 def test_while_no_process_can_be_made_the_service_goes_on_and_then_recovers(two_workers):
     """One of two workers dies while fork fails; the other serves, and the slot is filled again."""
     service = two_workers

@@ -67,6 +67,7 @@ def test_forks_with_a_config_file_that_starts_a_thread(count):
     forks(count, CONF + THREAD, 2)
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer sees the same in twenty")
 def test_a_thousand_forks():
     forks(1000, CONF, 1)
