@@ -29,8 +29,19 @@ threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
 '''
 
 
-def forks(count, conf, threads):
-    with app_folder(APP, gunicorn_conf_py=conf) as folder:
+FORKING_APP = APP.replace("    start_response(", """    child = os.fork()
+    if child == 0:
+        fd = os.open(os.environ["TEST_FORKS"], os.O_WRONLY | os.O_APPEND)
+        os.write(fd, b"application\\n")
+        os._exit(0)
+    os.waitpid(child, 0)
+    start_response(""")
+
+
+def forks(count, conf, threads, app=APP):
+    """`count` workers one after another, by TTIN and by the death of another; the application is
+    asked once for every two."""
+    with app_folder(app, gunicorn_conf_py=conf) as folder:
         path = folder / "forks.txt"
         sanitizer = LEAKS_UNKNOWN if threads > 1 else {}
         with Running(["-w", "2", "app:app"], folder, {"TEST_FORKS": str(path), **sanitizer}) as server:
@@ -50,8 +61,10 @@ def forks(count, conf, threads):
                 os.kill(victim, signal.SIGKILL)
                 made += 1
                 until(lambda: len(said("random")) == made, lambda: server.text[-2000:])
+            forked = made + len(said("application"))
             for word in ("before", "child", "parent"):
-                assert len(said(word)) == made, word
+                assert len(said(word)) == forked, word
+            assert (len(said("application")) > 0) == (app is FORKING_APP)
             assert len(set(said("random"))) == made
             assert set(said("threads")) == {f"threads {threads}"}
             assert server.stop() == 0
@@ -67,7 +80,14 @@ def test_forks_with_a_config_file_that_starts_a_thread(count):
     forks(count, CONF + THREAD, 2)
 
 
+def test_forks_with_an_application_that_forks():
+    forks(10, CONF, 1, FORKING_APP)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(SANITIZED, reason="a sanitizer sees the same in twenty")
-def test_a_thousand_forks():
-    forks(1000, CONF, 1)
+@pytest.mark.parametrize("conf, threads, app", [
+    (CONF, 1, APP), (CONF + THREAD, 2, APP), (CONF, 1, FORKING_APP)],
+    ids=["plain", "a config file that starts a thread", "an application that forks"])
+def test_a_thousand_forks(conf, threads, app):
+    forks(1000, conf, threads, app)
