@@ -215,6 +215,17 @@ static int read_authority(struct cts_head_parser *parser, struct scan *scan)
     return GO_ON;
 }
 
+/* A '#' and nothing else, where the policy lets it pass. */
+static int begin_fragment(struct cts_head_parser *parser, struct scan *scan)
+{
+    if (*scan->at != '#' || !parser->rules->gunicorn_policy)
+        return head_refuse(parser, 400, "bad_target");
+    scan->at++;
+    parser->inner.fragment_start = offset(scan);
+    parser->inner.state = STATE_FRAGMENT;
+    return GO_ON;
+}
+
 static inline int read_path(struct cts_head_parser *parser, struct scan *scan)
 {
     struct cts_head_state *inner = &parser->inner;
@@ -232,12 +243,7 @@ static inline int read_path(struct cts_head_parser *parser, struct scan *scan)
         inner->state = STATE_QUERY;
         return GO_ON;
     }
-    if (*scan->at != '#' || !parser->rules->gunicorn_policy)
-        return head_refuse(parser, 400, "bad_target");
-    scan->at++;
-    inner->fragment_start = offset(scan);
-    inner->state = STATE_FRAGMENT;
-    return GO_ON;
+    return begin_fragment(parser, scan);
 }
 
 static int read_query(struct cts_head_parser *parser, struct scan *scan)
@@ -251,12 +257,7 @@ static int read_query(struct cts_head_parser *parser, struct scan *scan)
     inner->query_end = offset(scan);
     if (*scan->at == ' ')
         return end_target(parser, scan);
-    if (*scan->at != '#' || !parser->rules->gunicorn_policy)
-        return head_refuse(parser, 400, "bad_target");
-    scan->at++;
-    inner->fragment_start = offset(scan);
-    inner->state = STATE_FRAGMENT;
-    return GO_ON;
+    return begin_fragment(parser, scan);
 }
 
 static int read_fragment(struct cts_head_parser *parser, struct scan *scan)
@@ -349,12 +350,19 @@ static inline int read_line_lf(struct cts_head_parser *parser, struct scan *scan
     return GO_ON;
 }
 
-/* The states that the usual request never sees. */
-static int read_rare(struct cts_head_parser *parser, struct scan *scan)
+static int read_one(struct cts_head_parser *parser, struct scan *scan)
 {
     switch ((enum state)parser->inner.state) {
+    case STATE_START:
+        return read_start(parser, scan);
     case STATE_START_LF:
         return read_start_lf(parser, scan);
+    case STATE_METHOD_FIRST:
+        return read_method_first(parser, scan);
+    case STATE_METHOD:
+        return read_method(parser, scan);
+    case STATE_TARGET_FIRST:
+        return read_target_first(parser, scan);
     case STATE_ASTERISK:
         return read_asterisk(parser, scan);
     case STATE_SCHEME:
@@ -364,34 +372,18 @@ static int read_rare(struct cts_head_parser *parser, struct scan *scan)
         return read_slash(parser, scan);
     case STATE_AUTHORITY:
         return read_authority(parser, scan);
-    case STATE_QUERY:
-        return read_query(parser, scan);
-    default:
-        return read_fragment(parser, scan);
-    }
-}
-
-static int read_one(struct cts_head_parser *parser, struct scan *scan)
-{
-    switch ((enum state)parser->inner.state) {
-    case STATE_START:
-        return read_start(parser, scan);
-    case STATE_METHOD_FIRST:
-        return read_method_first(parser, scan);
-    case STATE_METHOD:
-        return read_method(parser, scan);
-    case STATE_TARGET_FIRST:
-        return read_target_first(parser, scan);
     case STATE_PATH:
         return read_path(parser, scan);
+    case STATE_QUERY:
+        return read_query(parser, scan);
+    case STATE_FRAGMENT:
+        return read_fragment(parser, scan);
     case STATE_VERSION:
         return read_version(parser, scan);
     case STATE_LINE_CR:
         return read_line_cr(parser, scan);
-    case STATE_LINE_LF:
-        return read_line_lf(parser, scan);
     default:
-        return read_rare(parser, scan);
+        return read_line_lf(parser, scan);
     }
 }
 

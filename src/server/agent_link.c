@@ -375,7 +375,9 @@ static void on_socket(struct ev_loop *loop, ev_io *io, int events)
         else if (r != -EBADMSG)
             hang_up(link);
     }
-    if ((events & EV_ERROR) == 0)
+    /* Refused by the kernel: agent_link_watch() asks again. A service that stops is not looked at any
+     * more, and lets the agent no longer than its deadline. */
+    if ((events & EV_ERROR) == 0 || link->is_stopping)
         say(link);
 }
 

@@ -87,7 +87,7 @@ static uint64_t patience_end_ns(const struct job *job)
 
     if (service->turn_wait_ns != 0 && since_ns + service->turn_wait_ns < end_ns)
         end_ns = since_ns + service->turn_wait_ns;
-    if (job->was_streamed && job->sent_ns > since_ns)
+    if (job->sent_ns > since_ns)
         since_ns = job->sent_ns;
     if (service->request_wait_ns != 0 && since_ns + service->request_wait_ns < end_ns)
         end_ns = since_ns + service->request_wait_ns;

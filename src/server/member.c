@@ -176,9 +176,9 @@ static enum member_birth fork_now(struct member *member, const struct member_pla
     supervisor->gateway->worker_forked(member->object, pid);
     ev_init(&member->timer, on_timer);
     member->timer.data = member;
-    ev_io_init(&member->control_io, on_control, member->control_fd, EV_READ);
+    ev_init(&member->control_io, on_control);
     member->control_io.data = member;
-    ev_io_start(supervisor->loop, &member->control_io);
+    member_watch(member);
     tell_of_fork(member, plan, NULL);
     agent_link_ring_begin(supervisor->agent, ring, pid);
     agent_link_event(supervisor->agent, ring, CTS_WORKER_EVENT_BOOTING, CTS_GONE_UNKNOWN, 0);

@@ -36,8 +36,9 @@ struct service {
     int connections_max;
     int64_t keepalive_s;
     uint64_t requests_max;             /* 0: never */
-    uint64_t turn_wait_ns;             /* how long an application may have waited for its client: */
-    uint64_t request_wait_ns;          /* after its call; after its call or last piece. 0: no limit */
+    uint64_t turn_wait_ns;             /* waiting for a client ends so long after the application was
+                                          called; 0: not by this limit */
+    uint64_t request_wait_ns;          /* the same, after the call or the last piece of its reply */
     _Atomic uint64_t requests_count;   /* given to the application: worker.nr */
     _Atomic int connections_count;     /* open now */
     _Atomic bool is_last;              /* the whole service stops */

@@ -144,22 +144,12 @@ static double look(struct member *member, uint64_t now_ns)
     return next_s;
 }
 
-/* The kernel may have refused to watch a line (out of memory, out of watches): ask again. Here and
- * not at once, or a kernel that goes on refusing would keep the master busy. */
-static void watch_lines(struct supervisor *supervisor)
-{
-    for (size_t i = 0; i < MEMBER_STATES_COUNT; i++)
-        CTS_LIST_EACH(&supervisor->lists[i], at)
-            member_watch(SUPERVISOR_MEMBER(at));
-    agent_link_watch(supervisor->agent);
-}
-
 static void on_look(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct supervisor *supervisor = timer->data;
     uint64_t now_ns = cts_clock_mono_ns();
     double next_s = LOOK_MAX_S;
-    watch_lines(supervisor);
+    supervisor_watch_lines(supervisor);
     static const enum member_state looked_at[] = {MEMBER_READY, MEMBER_DRAINING};
     for (size_t i = 0; i < CTS_COUNT(looked_at); i++)
         CTS_LIST_EACH(&supervisor->lists[looked_at[i]], at) {

@@ -8,7 +8,8 @@
 
 #include "supervisor.h"
 
-/* Begin to look at the workers, as often as the limits need it. */
+/* Begin to look at the workers, as often as the limits need it and once a second at least; each
+ * time their lines are seen to as well. */
 void stall_start(struct supervisor *supervisor);
 void stall_stop(struct supervisor *supervisor);
 

@@ -404,6 +404,14 @@ void supervisor_leaving(struct member *member, enum cts_gone_reason reason)
     member->is_written_off = reason == CTS_GONE_MAX_REQUESTS;
 }
 
+void supervisor_watch_lines(struct supervisor *supervisor)
+{
+    for (size_t i = 0; i < MEMBER_STATES_COUNT; i++)
+        CTS_LIST_EACH(&supervisor->lists[i], at)
+            member_watch(SUPERVISOR_MEMBER(at));
+    agent_link_watch(supervisor->agent);
+}
+
 void supervisor_timer(struct member *member)
 {
     if (member->state == MEMBER_STUCK) {

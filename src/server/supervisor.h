@@ -86,6 +86,10 @@ void supervisor_ready(struct member *member);
 void supervisor_leaving(struct member *member, enum cts_gone_reason reason);
 void supervisor_timer(struct member *member);
 void supervisor_move(struct member *member, enum member_state state);
+/* The kernel may have refused to watch the line of a worker, or of the agent (out of memory, out of
+ * watches): ask again. Now and then and not at once, or a kernel that goes on refusing would keep
+ * the master busy. */
+void supervisor_watch_lines(struct supervisor *supervisor);
 
 /* The member that a link of supervisor->lists belongs to. */
 #define SUPERVISOR_MEMBER(at) CTS_CONTAINER(at, struct member, link)

@@ -319,6 +319,8 @@ CTS_RAISES int reply_take_fields(struct wsgi_call *call, PyObject *headers);
 void fields_stop(struct wsgi_state *state);
 /* A view of the bytes of a latin-1 str. */
 CTS_RAISES int text_view(PyObject *text, const char *what, struct cts_bytes *ret_bytes);
+/* A field's value without the blanks around it. */
+struct cts_bytes value_trim(struct cts_bytes value);
 
 /* -- route.c ---------------------------------------------------------------------------------- */
 /* Tell the span of this request its route, if the environ says one. Raises nothing. */

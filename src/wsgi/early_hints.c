@@ -22,18 +22,6 @@ static int part_view(PyObject *part, const char *what, struct cts_bytes *ret_byt
     return 0;
 }
 
-static struct cts_bytes trim(struct cts_bytes value)
-{
-    while (value.count > 0 && (value.at[0] == ' ' || value.at[0] == '\t')) {
-        value.at++;
-        value.count--;
-    }
-    while (value.count > 0 &&
-           (value.at[value.count - 1] == ' ' || value.at[value.count - 1] == '\t'))
-        value.count--;
-    return value;
-}
-
 /* Fields that would say where a message ends have no place in an interim response. */
 static bool is_forbidden(struct cts_bytes name)
 {
@@ -56,7 +44,7 @@ static int put_field(struct cts_buffer *lines, PyObject *name_object, PyObject *
         PyErr_Format(PyExc_ValueError, "Invalid value of early hint %R", name_object);
         return -1;
     }
-    value = trim(value);
+    value = value_trim(value);
     if (cts_buffer_count(lines) + name.count + value.count + 4 > EARLY_BYTES_MAX) {
         PyErr_SetString(PyExc_ValueError, "the early hints are too long");
         return -1;

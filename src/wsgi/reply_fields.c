@@ -98,7 +98,7 @@ static bool is_dropped(struct wsgi_call *call, struct cts_bytes name, struct cts
     return cts_http_is_hop_by_hop(name) || is_named(name, "server") || is_named(name, "date");
 }
 
-static struct cts_bytes trim(struct cts_bytes value)
+struct cts_bytes value_trim(struct cts_bytes value)
 {
     while (value.count > 0 && (value.at[0] == ' ' || value.at[0] == '\t')) {
         value.at++;
@@ -194,7 +194,7 @@ static int take_field(struct wsgi_call *call, PyObject *name_text, PyObject *val
         PyErr_Format(PyExc_ValueError, "Invalid value of response header %R", name_text);
         return -1;
     }
-    value = trim(value);
+    value = value_trim(value);
     if (name.count == 14 && is_named(name, "content-length")) {
         bool is_again = call->content_length >= 0;
         if (take_content_length(call, value) < 0)

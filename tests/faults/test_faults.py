@@ -198,6 +198,7 @@ def test_a_reload_ends_though_the_line_of_a_worker_could_not_be_watched(two_work
     service.fail(service.process.pid, "epoll_ctl", first)
     service.process.send_signal(signal.SIGHUP)
     until(lambda: replaced(service, before), lambda: service.text)
+    assert service.failed_count() > 0
     service.nothing_fails()
     assert service.is_sound()
 
